@@ -1,0 +1,141 @@
+"""JSON as Go's encoding/json reads and writes it, for msgspec structs.
+
+Clients were written against a Go server, and so rely on what its decoder forgives: a null means "leave the
+zero value", and keys match whatever their case. Encoding follows Go too: a field marked omitempty is left
+out when it holds its zero value, every other field is always there, null included.
+"""
+
+from __future__ import annotations
+
+import typing
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from longshore.errors import InvalidParameter
+
+T = TypeVar("T")
+
+
+def names(*words: str) -> frozenset[str]:
+    """The names in `words`, which are separated by blanks."""
+    return frozenset(" ".join(words).split())
+
+
+class ApiStruct(msgspec.Struct):
+    """Base of every API object. `_omitempty` names the fields left out while they are zero."""
+
+    _omitempty: ClassVar[frozenset[str]] = frozenset()
+
+
+def decode(raw: bytes, kind: type[T]) -> T:
+    """Decode `raw` as `kind` with Go's leniency.
+
+    Raises InvalidParameter, worded as dockerd words it, for malformed JSON or a value of the wrong type.
+    """
+    try:
+        plain = msgspec.json.decode(raw)
+    except msgspec.DecodeError as exc:
+        raise InvalidParameter(f"invalid JSON: {exc}") from None
+    return convert(plain, kind)
+
+
+def convert(plain: object, kind: type[T]) -> T:
+    """Turn plain JSON values into `kind`; see `decode`."""
+    try:
+        return msgspec.convert(_forgive(plain, kind), kind)
+    except msgspec.ValidationError as exc:
+        raise InvalidParameter(f"invalid JSON: {exc}") from None
+
+
+def encode(value: object) -> bytes:
+    """Encode as Go would, without a trailing newline."""
+    return msgspec.json.encode(to_plain(value))
+
+
+def to_plain(value: object) -> Any:
+    """Structs to dictionaries, with omitempty applied; other values as they are."""
+    if isinstance(value, msgspec.Struct):
+        omit: frozenset[str] = getattr(value, "_omitempty", frozenset())
+        plain = {}
+        for attribute, key in _field_names(type(value)):
+            item = getattr(value, attribute)
+            if not item and attribute in omit and not _is_set_pointer(item):
+                continue
+            plain[key] = to_plain(item)
+        return plain
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def _is_set_pointer(item: object) -> bool:
+    # A Go pointer to a struct is not empty because its fields are; a struct is only ever omitted as None.
+    return isinstance(item, msgspec.Struct)
+
+
+@cache
+def _field_names(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+    return tuple((field.name, field.encode_name) for field in msgspec.structs.fields(kind))
+
+
+@cache
+def _field_kinds(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
+    return {f.encode_name.lower(): (f.encode_name, f.type) for f in msgspec.structs.fields(kind)}
+
+
+def _forgive(plain: object, kind: Any) -> object:
+    """Drop nulls and mend the case of keys wherever `kind` expects a struct."""
+    if isinstance(plain, dict):
+        struct = _struct_in(kind)
+        if struct is not None:
+            fields = _field_kinds(struct)
+            mended = {}
+            for key, item in plain.items():
+                known = fields.get(key.lower()) if isinstance(key, str) else None
+                if known is None:
+                    continue
+                if item is None and not _takes_null(known[1]):
+                    continue
+                mended[known[0]] = _forgive(item, known[1])
+            return mended
+        value_kind = _argument(kind, dict, 1)
+        if value_kind is not None:
+            return {key: _forgive(item, value_kind) for key, item in plain.items()}
+    elif isinstance(plain, list):
+        item_kind = _argument(kind, list, 0)
+        if item_kind is not None:
+            return [_forgive(item, item_kind) for item in plain]
+    return plain
+
+
+@cache
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    if typing.get_origin(kind) in (typing.Union, UnionType):
+        return typing.get_args(kind)
+    return (kind,)
+
+
+@cache
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
+    for alternative in _alternatives(kind):
+        if isinstance(alternative, type) and issubclass(alternative, msgspec.Struct):
+            return alternative
+    return None
+
+
+@cache
+def _takes_null(kind: Any) -> bool:
+    return type(None) in _alternatives(kind)
+
+
+@cache
+def _argument(kind: Any, container: type, position: int) -> Any:
+    for alternative in _alternatives(kind):
+        if typing.get_origin(alternative) is container:
+            return typing.get_args(alternative)[position]
+    return None
