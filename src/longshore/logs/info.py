@@ -1,0 +1,95 @@
+"""What a log driver is told about its container, and what of it the user wants in the log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from longshore.errors import InvalidParameter
+
+_FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+
+
+class LogInfo(msgspec.Struct, kw_only=True):
+    """A container as its log driver sees it (logger.Info)."""
+
+    container_id: str
+    container_name: str
+    log_path: Path
+    """The file of this driver, e.g. containers/<id>/<id>-json.log; see `log_path`."""
+    image_id: str = ""
+    image_name: str = ""
+    created: str = ""
+    """RFC 3339."""
+    env: list[str] = []
+    """`KEY=value` each."""
+    labels: dict[str, str] = {}
+    daemon_name: str = "docker"
+
+
+def log_path(driver: str, container_directory: Path, container_id: str) -> Path | None:
+    """Where `driver` keeps the log of a container, None if nowhere. The layout is dockerd's."""
+    if driver == "json-file":
+        return container_directory / f"{container_id}-json.log"
+    if driver == "local":
+        return container_directory / "local-logs" / "container.log"
+    return None
+
+
+def extra_attributes(options: Mapping[str, str], info: LogInfo) -> dict[str, str]:
+    """The attributes asked for by the options labels, labels-regex, env, env-regex and tag.
+
+    Raises InvalidParameter for a bad expression or template.
+    """
+    environment = dict(pair.split("=", 1) for pair in info.env if "=" in pair)
+    attributes = _pick(info.labels, options.get("labels", ""), options.get("labels-regex", ""))
+    attributes |= _pick(environment, options.get("env", ""), options.get("env-regex", ""))
+    tag = parse_tag(options.get("tag", ""), info)
+    if tag:
+        attributes["tag"] = tag
+    return attributes
+
+
+def parse_tag(template: str, info: LogInfo) -> str:
+    """Fill in a tag template such as `{{.Name}}/{{.ID}}` (docs: "Customize log driver output")."""
+    name = info.container_name.removeprefix("/")
+    fields = {
+        "ID": info.container_id[:12],
+        "FullID": info.container_id,
+        "Name": name,
+        "ImageID": info.image_id.removeprefix("sha256:")[:12],
+        "ImageFullID": info.image_id,
+        "ImageName": info.image_name,
+        "DaemonName": info.daemon_name,
+        "ContainerID": info.container_id,
+        "ContainerName": info.container_name,
+        "ContainerImageID": info.image_id,
+        "ContainerImageName": info.image_name,
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in fields:
+            raise InvalidParameter(
+                f'template: log-tag: executing "log-tag" at <.{match[1]}>: can\'t evaluate field {match[1]} '
+                "in type *logger.Info"
+            )
+        return fields[match[1]]
+
+    filled = _FIELD.sub(fill, template)
+    if "{{" in _FIELD.sub("", template):
+        raise InvalidParameter(f"template: log-tag: cannot parse {template!r}")
+    return filled
+
+
+def _pick(values: Mapping[str, str], names: str, pattern: str) -> dict[str, str]:
+    picked = {name: values[name] for name in names.split(",") if name in values} if names else {}
+    if pattern:
+        try:
+            matches = re.compile(pattern).search
+        except re.error as exc:
+            raise InvalidParameter(f"error parsing regexp: {exc}") from None
+        picked |= {name: value for name, value in values.items() if matches(name)}
+    return picked

@@ -1,0 +1,161 @@
+"""A log on disk: one file being written, and older ones beside it, numbered and perhaps compressed.
+
+Files are named as dockerd names them: `path`, then `path.1` (the youngest of the old) up to
+`path.<max_files - 1>`, with `.gz` behind those that are compressed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from longshore.logs.options import Rotation
+
+_MODE = 0o640
+
+
+class LogFile:
+    """The writer's side. One thread appends; readers on other threads open what is there and are notified.
+
+    `generation` counts rotations: a reader that has opened generation g finds it, after n rotations, under
+    number n.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation,
+        cut: Callable[[bytes, int], int],
+        repair: Callable[[int, int], int],
+    ) -> None:
+        """Open for appending; what is there stays. Raises OSError.
+
+        `cut(data, minimum)` gives the end of the first record that ends at or behind `minimum`, so that no
+        record is ever spread over two files. `repair(fd, size)` mends an end torn by a crash amid a write, so
+        that the next record can be told from it, and gives the new size.
+        """
+        self.path = path
+        self.generation = 0
+        self.closed = False
+        self.lock = threading.Lock()
+        self._rotation = rotation
+        self._cut = cut
+        self._repair = repair
+        self._watchers: tuple[Callable[[], None], ...] = ()
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        for leftover in path.parent.glob(f"{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        self._fd, self._size = self._open()
+
+    def append(self, data: bytes) -> None:
+        """Write whole records, rotating between them where it is time. Raises OSError."""
+        limit = self._rotation.max_size
+        if limit is None:
+            self._write(data)
+        else:
+            while data:
+                # As dockerd: a file takes records until it is at its limit, so the last one may go over it.
+                if self._size >= limit:
+                    self._rotate()
+                end = self._cut(data, limit - self._size)
+                self._write(data[:end])
+                data = data[end:]
+        self._notify()
+
+    def close(self) -> None:
+        """Close the file; followers come to their end. May be called more than once."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            os.close(self._fd)
+        self._notify()
+
+    @contextlib.contextmanager
+    def watch(self, notify: Callable[[], None]) -> Iterator[None]:
+        """Have `notify` called, on the writer's thread, after every append and at the close."""
+        with self.lock:
+            self._watchers = (*self._watchers, notify)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._watchers = tuple(w for w in self._watchers if w is not notify)
+
+    def _notify(self) -> None:
+        for notify in self._watchers:
+            notify()
+
+    def _open(self) -> tuple[int, int]:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        size = os.fstat(fd).st_size
+        return fd, self._repair(fd, size) if size else 0
+
+    def _write(self, data: bytes) -> None:
+        self._size += len(data)
+        while data:
+            written = os.write(self._fd, data)
+            if written == len(data):
+                return
+            data = data[written:]
+
+    def _rotate(self) -> None:
+        with self.lock:
+            if self._rotation.max_files < 2:
+                # dockerd truncates; a new file says the same and leaves readers their old one.
+                self.path.unlink(missing_ok=True)
+            else:
+                self._shift()
+            fd, self._size = self._open()
+            os.close(self._fd)
+            self._fd = fd
+            self.generation += 1
+            generation = self.generation
+        if self._rotation.compress:
+            threading.Thread(
+                target=self._compress, args=(generation,), name="longshore-log-gzip", daemon=True
+            ).start()
+
+    def _shift(self) -> None:
+        last = self._rotation.max_files - 1
+        for suffix in ("", ".gz"):
+            numbered(self.path, last, suffix).unlink(missing_ok=True)
+            for number in range(last - 1, 0, -1):
+                with contextlib.suppress(FileNotFoundError):
+                    numbered(self.path, number, suffix).rename(numbered(self.path, number + 1, suffix))
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(numbered(self.path, 1))
+
+    def _compress(self, generation: int) -> None:
+        """Compress the file that the rotation to `generation` made number 1, whatever its number by then."""
+        with contextlib.suppress(OSError):  # rotated away or removed with its container meanwhile
+            temporary = self.path.with_name(f"{self.path.name}.{generation}.tmp")
+            with self.lock:
+                plain = open(numbered(self.path, self.generation - generation + 1), "rb")  # noqa: PTH123, SIM115
+            try:
+                with plain, open(temporary, "xb", opener=_private) as packed:
+                    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6) as packer:
+                        shutil.copyfileobj(plain, packer, 256 * 1024)
+                    packed.flush()
+                    os.fsync(packed.fileno())
+                with self.lock:
+                    number = self.generation - generation + 1
+                    if number < self._rotation.max_files:
+                        temporary.rename(numbered(self.path, number, ".gz"))
+                        numbered(self.path, number).unlink()
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def numbered(path: Path, number: int, suffix: str = "") -> Path:
+    """The file of that number; 0 is the one being written."""
+    return path.with_name(f"{path.name}.{number}{suffix}") if number else path
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)

@@ -1,0 +1,227 @@
+"""The thread that reads the output of all containers.
+
+One thread and one epoll for all: a chunk is read, given to the log driver and to the attached clients, and
+the next container has its turn. Nothing here waits for anything but epoll and the disk: a container whose
+client is behind is simply not read for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from longshore.logs.driver import LogDriver
+from longshore.logs.lines import LineSplitter
+from longshore.logs.subscriber import Subscriber
+
+_log = logging.getLogger(__name__)
+
+CHUNK = 256 * 1024
+_EVENTS = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+# A writer of single lines would wake us for each. After this many wakes in a row that came without a pause,
+# wait a moment before looking again, so that its lines come in batches.
+_BUSY_WAKES = 16
+_PAUSE = 0.001
+
+
+class Output:
+    """The output of one run of a container (or exec): its streams, its log, its audience."""
+
+    def __init__(
+        self,
+        fds: Iterable[tuple[str, int]],
+        log: LogDriver | None,
+        audience: Callable[[], Iterable[Subscriber]],
+        on_end: Callable[[], None],
+    ) -> None:
+        """`fds` are non-blocking read ends, owned from here on. `on_end` is called on the pump's thread once
+        all of them have ended and been closed, or were abandoned."""
+        self.sources = [_Source(fd, stream, self) for stream, fd in fds]
+        self.log = log
+        self.audience = audience
+        self.on_end = on_end
+        self.failed = False
+
+
+class _Source:
+    __slots__ = ("fd", "output", "paused", "splitter", "stream")
+
+    def __init__(self, fd: int, stream: str, output: Output) -> None:
+        self.fd = fd
+        self.stream = stream
+        self.output = output
+        self.splitter = LineSplitter()
+        self.paused = False
+
+
+class LogPump:
+    """See the module. Its methods may be called from any thread."""
+
+    def __init__(self, patience: float = 300.0) -> None:
+        """`patience`: seconds after which a client that takes nothing, while its container waits for it, is
+        given up."""
+        self._patience = patience
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._commands: deque[Callable[[], None]] = deque()
+        self._sources: dict[int, _Source] = {}
+        self._paused: set[_Source] = set()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="longshore-logs", daemon=True)
+        self._thread.start()
+
+    def add(self, output: Output) -> None:
+        """Read all of `output` to its end."""
+        self._call(lambda: self._add(output))
+
+    def abandon(self, output: Output) -> None:
+        """Close what of `output` has not ended, keeping what was read."""
+        self._call(lambda: self._abandon(output))
+
+    def resume(self) -> None:
+        """A client has room again."""
+        self._call(self._resume)
+
+    def close(self) -> None:
+        """Abandon everything and end the thread."""
+
+        def stop() -> None:
+            self._stopping = True
+
+        self._call(stop)
+        self._thread.join()
+
+    def _call(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        wakes, last = 0, 0.0
+        while not self._stopping:
+            events = self._epoll.poll(self._timeout())
+            now = time.monotonic()
+            wakes = wakes + 1 if now - last < _PAUSE * 2 else 0
+            for fd, _ in events:
+                if fd == self._wake:
+                    os.eventfd_read(fd)
+                    self._obey()
+                elif (source := self._sources.get(fd)) and self._try_to_read(source) >= CHUNK // 4:
+                    wakes = 0
+            if self._paused:
+                self._give_up_the_stalled()
+            if wakes > _BUSY_WAKES:
+                time.sleep(_PAUSE)
+            last = time.monotonic()
+        for source in list(self._sources.values()):
+            self._end(source)
+        self._epoll.close()
+        os.close(self._wake)
+
+    def _obey(self) -> None:
+        while self._commands:
+            try:
+                self._commands.popleft()()
+            except Exception:
+                _log.exception("the log pump could not carry out a command")
+
+    def _timeout(self) -> float | None:
+        # Also bounds how late a stalled client is noticed; without one, sleep until something happens.
+        return min(1.0, self._patience) if self._paused else None
+
+    def _add(self, output: Output) -> None:
+        for source in output.sources:
+            self._sources[source.fd] = source
+            self._epoll.register(source.fd, _EVENTS)
+        if not output.sources:
+            output.on_end()
+
+    def _abandon(self, output: Output) -> None:
+        for source in list(output.sources):
+            self._end(source)
+
+    def _try_to_read(self, source: _Source) -> int:
+        try:
+            return self._read(source)
+        except Exception:
+            _log.exception("giving up the %s of a container", source.stream)
+            self._end(source)
+            return 0
+
+    def _read(self, source: _Source) -> int:
+        try:
+            chunk = os.read(source.fd, CHUNK)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._end(source)
+            return 0
+        behind = False
+        for subscriber in source.output.audience():
+            subscriber.put(source.stream, chunk)
+            behind = behind or subscriber.is_full()
+        self._keep(source, source.splitter.feed(chunk))
+        if behind:
+            self._pause(source.output)
+        return len(chunk)
+
+    def _keep(self, source: _Source, blocks: Iterable[tuple[bytes, bool]]) -> None:
+        log = source.output.log
+        if log is None:
+            return
+        now = time.time_ns()
+        try:
+            for block, partial in blocks:
+                log.log(source.stream, block, now, partial)
+        except Exception as exc:
+            # A full disk must stop neither the container nor the pump; dockerd drops the message too.
+            if not source.output.failed:
+                _log.warning("Failed to log a message for %s: %s", source.stream, exc)
+            source.output.failed = True
+        else:
+            source.output.failed = False
+
+    def _end(self, source: _Source) -> None:
+        output = source.output
+        if self._sources.pop(source.fd, None) is not source:
+            return
+        if source.paused:
+            self._paused.discard(source)
+        else:
+            self._epoll.unregister(source.fd)
+        os.close(source.fd)
+        self._keep(source, source.splitter.flush())
+        output.sources.remove(source)
+        if not output.sources:
+            output.on_end()
+
+    def _pause(self, output: Output) -> None:
+        for source in output.sources:
+            if not source.paused:
+                source.paused = True
+                self._paused.add(source)
+                self._epoll.unregister(source.fd)
+
+    def _resume(self) -> None:
+        for source in list(self._paused):
+            if not any(subscriber.is_full() for subscriber in source.output.audience()):
+                source.paused = False
+                self._paused.discard(source)
+                self._epoll.register(source.fd, _EVENTS)
+
+    def _give_up_the_stalled(self) -> None:
+        limit = time.monotonic() - self._patience
+        for source in self._paused:
+            for subscriber in source.output.audience():
+                if subscriber.is_full() and subscriber.progressed < limit:
+                    with contextlib.suppress(RuntimeError):  # its loop is closed
+                        subscriber.give_up()
+        self._resume()
