@@ -1,0 +1,145 @@
+"""Writing a layer's archive from its files."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from longshore.layers.driver import DELETED, Change
+from longshore.layers.extract import WHITEOUT
+from longshore.layers.idmap import IdMap
+from longshore.layers.overlaydiff import is_opaque
+from longshore.linux.openat import Resolve, openat2
+
+_CHUNK = 1 << 20
+_KEPT_XATTRS = ("security.capability",)
+
+
+class ChunkReader(io.RawIOBase, BinaryIO):  # type: ignore[misc]
+    """An iterator of chunks as a file to read from. Closing it closes the iterator."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        close = getattr(self._chunks, "close", None)
+        if close is not None and not self.closed:
+            close()
+        super().close()
+
+
+def diff_tar(root: Path, changes: list[Change], ids: IdMap) -> Iterator[bytes]:
+    """The archive of `changes`, whose files lie below `root`, in chunks. Sockets are left out, as in Docker."""
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        links: dict[tuple[int, int], str] = {}
+        for change in changes:
+            name = change.path.lstrip("/")
+            if change.kind == DELETED:
+                parent, _, base = name.rpartition("/")
+                info = tarfile.TarInfo(f"{parent}/{WHITEOUT}{base}" if parent else f"{WHITEOUT}{base}")
+                info.mode = 0o600
+                yield _header(info)
+                continue
+            yield from _member(top, root, name, links, ids)
+        yield bytes(2 * tarfile.BLOCKSIZE)
+    finally:
+        os.close(top)
+
+
+def _member(
+    top: int, root: Path, name: str, links: dict[tuple[int, int], str], ids: IdMap
+) -> Iterator[bytes]:
+    parent_name, _, base = name.rpartition("/")
+    parent = openat2(top, parent_name or ".", os.O_PATH | os.O_DIRECTORY, resolve=Resolve.NO_SYMLINKS)
+    try:
+        try:
+            found = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return  # gone since the changes were listed
+        info = _describe(name, found, parent, base, ids)
+        if info is None:
+            return
+        identity = (found.st_dev, found.st_ino)
+        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+            first = links.setdefault(identity, name)
+            if first != name:
+                info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
+        yield _header(info)
+        if info.isdir() and is_opaque(f"/proc/self/fd/{parent}/{base}"):
+            opaque = tarfile.TarInfo(f"{name}/{WHITEOUT}{WHITEOUT}.opq")
+            opaque.mode = 0o600
+            yield _header(opaque)
+        if info.type == tarfile.REGTYPE and info.size:
+            yield from _content(parent, base, info.size)
+    finally:
+        os.close(parent)
+
+
+def _describe(name: str, found: os.stat_result, parent: int, base: str, ids: IdMap) -> tarfile.TarInfo | None:
+    info = tarfile.TarInfo(name)
+    kind = found.st_mode
+    info.mode = stat.S_IMODE(kind)
+    info.uid, info.gid = ids.to_container(found.st_uid, found.st_gid)
+    info.mtime = found.st_mtime_ns // 1_000_000_000
+    if stat.S_ISDIR(kind):
+        info.type = tarfile.DIRTYPE
+        info.name += "/"
+    elif stat.S_ISLNK(kind):
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(base, dir_fd=parent)
+    elif stat.S_ISREG(kind):
+        info.size = found.st_size
+    elif stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+        info.type = tarfile.CHRTYPE if stat.S_ISCHR(kind) else tarfile.BLKTYPE
+        info.devmajor, info.devminor = os.major(found.st_rdev), os.minor(found.st_rdev)
+    elif stat.S_ISFIFO(kind):
+        info.type = tarfile.FIFOTYPE
+    else:
+        return None
+    if not stat.S_ISLNK(kind):
+        for attribute in _KEPT_XATTRS:
+            try:
+                value = os.getxattr(f"/proc/self/fd/{parent}/{base}", attribute, follow_symlinks=False)
+            except OSError:
+                continue
+            # tarfile encodes records as UTF-8 with surrogates for odd bytes: any value survives.
+            info.pax_headers[f"SCHILY.xattr.{attribute}"] = value.decode("utf-8", "surrogateescape")
+    return info
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _content(parent: int, base: str, size: int) -> Iterator[bytes]:
+    file = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        left = size
+        while left and (chunk := os.read(file, min(_CHUNK, left))):
+            left -= len(chunk)
+            yield chunk
+    finally:
+        os.close(file)
+    # A running container may shorten a file under our hands; the header has promised its length.
+    yield bytes(left + -size % tarfile.BLOCKSIZE)

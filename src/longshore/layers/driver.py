@@ -1,0 +1,90 @@
+"""What every graph driver can do, and which driver to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from longshore.errors import System
+from longshore.layers.extract import Extractor
+from longshore.layers.idmap import IdMap
+
+MODIFIED, ADDED, DELETED = 0, 1, 2
+
+
+class Change(NamedTuple):
+    """A path that differs from the layer below: MODIFIED, ADDED or DELETED, numbered as in the API."""
+
+    path: str
+    kind: int
+
+
+class GraphDriver(Protocol):
+    """Keeps file system layers by id, each with at most one parent. Every method may be called in threads."""
+
+    name: str
+
+    def status(self) -> list[tuple[str, str]]:
+        """Rows for `docker info`."""
+
+    def create(self, id: str, parent: str | None, storage_opt: dict[str, str] | None = None) -> None:
+        """Make an empty layer on top of `parent`. Raises InvalidParameter for options it does not know."""
+
+    def extractor(self, id: str) -> Extractor:
+        """To fill a new layer from an archive."""
+
+    def own_files(self, id: str) -> Path:
+        """A directory that holds (at least) the files the layer itself brought."""
+
+    def populate(self, id: str, fill: Callable[[Path], None]) -> None:
+        """Let `fill` write into the layer as seen over its parents."""
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        """Make the layer's file system available. Counted; each `get` needs its `put`."""
+
+    def put(self, id: str) -> None:
+        """Give one `get` back; the last one unmounts."""
+
+    def mounted(self) -> set[str]:
+        """Ids that are mounted now, whoever mounted them."""
+
+    def unmount(self, id: str) -> None:
+        """Unmount whatever the count says; for mounts that nobody owns any more."""
+
+    def remove(self, id: str) -> None:
+        """Remove the layer; it is no error if it does not exist, or only half of it."""
+
+    def ids(self) -> set[str]:
+        """Every layer there is, half-made ones included."""
+
+    def changes(self, id: str, parent: str | None) -> list[Change]:
+        """What the layer changes, in order of path."""
+
+    def size(self, id: str, parent: str | None) -> int:
+        """Bytes of the files that differ from the parent."""
+
+    def metadata(self, id: str) -> dict[str, str]:
+        """`GraphDriver.Data` of docker inspect."""
+
+
+def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphDriver:
+    """The driver called `name`, or, for "", the one this data root has in use, or else the best that works.
+
+    Raises System if it cannot work here.
+    """
+    from longshore.layers.overlay2 import Overlay2
+    from longshore.layers.vfs import Vfs
+
+    kinds: dict[str, type[Overlay2] | type[Vfs]] = {"overlay2": Overlay2, "vfs": Vfs}
+    if name:
+        if name not in kinds:
+            raise System(f"error initializing graphdriver: driver not supported: {name}")
+        return kinds[name](root, ids, options)
+    used = [known for known in kinds if (root / "image" / known / "layerdb" / "sha256").is_dir()]
+    if len(used) == 1:
+        return kinds[used[0]](root, ids, options)
+    try:
+        return Overlay2(root, ids, options)
+    except System:
+        return Vfs(root, ids, [])

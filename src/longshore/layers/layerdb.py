@@ -1,0 +1,170 @@
+"""The records of layers on disk, in Docker's layout: `image/<driver>/layerdb`."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+class LayerRecord(NamedTuple):
+    """A read-only layer as recorded."""
+
+    chain_id: str
+    diff_id: str
+    parent: str | None
+    cache_id: str
+    size: int
+
+
+class MountRecord(NamedTuple):
+    """A container's writable layer as recorded; `init_id` is "" if it has no init layer."""
+
+    name: str
+    mount_id: str
+    init_id: str
+    parent: str | None
+
+
+class LayerDb:
+    """Reads and writes the records. What is incomplete is not listed."""
+
+    def __init__(self, root: Path) -> None:
+        self._layers = root / "sha256"
+        self._mounts = root / "mounts"
+        self._tmp = root / "tmp"
+        for directory in (self._layers, self._mounts, self._tmp):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def layers(self) -> list[LayerRecord]:
+        """Every complete record, in no order."""
+        found = (self._layer(f"sha256:{name}") for name in os.listdir(self._layers))
+        return [record for record in found if record is not None]
+
+    def mounts(self) -> list[MountRecord]:
+        """Every complete record, in no order."""
+        found = (self._mount(name) for name in os.listdir(self._mounts))
+        return [record for record in found if record is not None]
+
+    @contextmanager
+    def new_layer(self) -> Iterator[Path]:
+        """A directory to collect a layer's record in; gone at the end unless `commit_layer` moved it."""
+        directory = self._tmp / f"write-set-{secrets.token_hex(8)}"
+        directory.mkdir(mode=0o755)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def commit_layer(self, directory: Path, record: LayerRecord) -> None:
+        """Make the record durable and visible. FileExistsError if the layer is recorded already."""
+        _write(directory / "diff", record.diff_id)
+        _write(directory / "size", str(record.size))
+        _write(directory / "cache-id", record.cache_id)
+        if record.parent is not None:
+            _write(directory / "parent", record.parent)
+        _sync(directory / "tar-split.json.gz")
+        _sync(directory)
+        try:
+            directory.rename(self._path(record.chain_id))
+        except OSError as exc:
+            raise FileExistsError(record.chain_id) from exc
+        _sync(self._layers)
+
+    def tar_split(self, chain_id: str) -> Path:
+        """Where the layer's tar-split lies."""
+        return self._path(chain_id) / "tar-split.json.gz"
+
+    def retire_layer(self, chain_id: str) -> Path:
+        """Take the record out of sight; remove the directory returned once its files are gone."""
+        # dockerd skips and cleans up names of this form.
+        target = self._layers / f"{chain_id[7:]}-{secrets.token_hex(8)}-removing"
+        self._path(chain_id).rename(target)
+        return target
+
+    def retired_layers(self) -> list[tuple[Path, str]]:
+        """Records whose removal was cut short, with their cache ids ("" if unknown)."""
+        found = [self._layers / name for name in os.listdir(self._layers) if name.endswith("-removing")]
+        return [(path, _read(path / "cache-id") or "") for path in found]
+
+    def cleanup_tmp(self) -> None:
+        """Drop what unfinished registrations left."""
+        for name in os.listdir(self._tmp):
+            shutil.rmtree(self._tmp / name, ignore_errors=True)
+
+    def add_mount(self, record: MountRecord) -> None:
+        """Record a writable layer durably. FileExistsError if the name is taken."""
+        directory = self._mounts / record.name
+        directory.mkdir(mode=0o755)
+        _write(directory / "init-id", record.init_id)
+        if record.parent is not None:
+            _write(directory / "parent", record.parent)
+        # Last, because a record without it does not count.
+        _write(directory / "mount-id", record.mount_id)
+        _sync(directory)
+        _sync(self._mounts)
+
+    def remove_mount(self, name: str) -> None:
+        """Forget a writable layer; no error if there is no such record."""
+        (self._mounts / name / "mount-id").unlink(missing_ok=True)
+        shutil.rmtree(self._mounts / name, ignore_errors=True)
+
+    def incomplete_mounts(self) -> list[str]:
+        """Names whose record was cut short."""
+        return [name for name in os.listdir(self._mounts) if self._mount(name) is None]
+
+    def _path(self, chain_id: str) -> Path:
+        if not DIGEST.fullmatch(chain_id):
+            raise ValueError(f"not a digest: {chain_id!r}")
+        return self._layers / chain_id[7:]
+
+    def _layer(self, chain_id: str) -> LayerRecord | None:
+        if not DIGEST.fullmatch(chain_id):
+            return None
+        directory = self._path(chain_id)
+        diff_id, size, cache_id = (_read(directory / name) for name in ("diff", "size", "cache-id"))
+        if not diff_id or not size or not cache_id or not size.isdigit() or not NAME.fullmatch(cache_id):
+            return None
+        return LayerRecord(chain_id, diff_id, _read(directory / "parent") or None, cache_id, int(size))
+
+    def _mount(self, name: str) -> MountRecord | None:
+        directory = self._mounts / name
+        mount_id = _read(directory / "mount-id")
+        if not mount_id or not NAME.fullmatch(mount_id):
+            return None
+        parent = _read(directory / "parent") or None
+        return MountRecord(name, mount_id, _read(directory / "init-id") or "", parent)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".tmp-{path.name}")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(file, text.encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+    temporary.rename(path)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,274 @@
+"""The overlay2 graph driver: directories in Docker's layout, mounted by overlayfs.
+
+`overlay2/<id>/` holds `diff` (the layer's own files), `link` (its short name in `overlay2/l`), `lower` (the
+short names below it), `work`, `merged` (where it is mounted) and `committed` once something lies on top.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from longshore.errors import InvalidParameter, NotFound, System
+from longshore.layers.driver import Change
+from longshore.layers.extract import Extractor
+from longshore.layers.idmap import IdMap
+from longshore.layers.overlaydiff import overlay_changes, tree_size
+from longshore.layers.overlaymount import OverlayOptions, detached_overlay, kernel_defaults, mount_overlay
+from longshore.layers.remove import remove_tree
+from longshore.linux.mount import UnmountFlags, filesystem_name, mountinfo, umount
+
+MAX_DEPTH = 128
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_LINK_LENGTH = 26
+
+
+class Overlay2:
+    """See the module. `options` are `overlay2.key=value` as in dockerd's --storage-opt."""
+
+    name = "overlay2"
+
+    def __init__(self, root: Path, ids: IdMap, options: list[str]) -> None:
+        self._home = root / "overlay2"
+        self._ids = ids
+        self._links = self._home / "l"
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._busy: dict[str, threading.Lock] = {}
+        _check_options(options)
+        for directory in (self._home, self._links):
+            directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+            os.chown(directory, -1, ids.root[1])
+        self._filesystem = filesystem_name(self._home)
+        self._defaults = kernel_defaults()
+        _try_mount(self._home, self._defaults)
+
+    def status(self) -> list[tuple[str, str]]:
+        return [
+            ("Backing Filesystem", self._filesystem),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+        ]
+
+    def create(self, id: str, parent: str | None, storage_opt: dict[str, str] | None = None) -> None:
+        for key in storage_opt or {}:
+            if key.lower() != "size":
+                raise InvalidParameter(f"Unknown option {key}")
+            raise InvalidParameter(
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+            )
+        lower = self._lower_of(parent) if parent is not None else ""
+        home = self._home / id
+        home.mkdir(mode=0o710)
+        try:
+            os.chown(home, -1, self._ids.root[1])
+            self._make(home / "diff", 0o755)
+            self._link(id, home)
+            if parent is not None:
+                self._make(home / "work", 0o700)
+                (self._home / parent / "committed").touch(mode=0o600)
+                (home / "lower").write_text(lower)
+        except BaseException:
+            self.remove(id)
+            raise
+
+    def extractor(self, id: str) -> Extractor:
+        return Extractor(self._home / id / "diff", self._ids)
+
+    def own_files(self, id: str) -> Path:
+        return self._home / id / "diff"
+
+    def populate(self, id: str, fill: Callable[[Path], None]) -> None:
+        with detached_overlay(self._options(id)) as merged:
+            if merged is not None:
+                fill(merged)
+                return
+        try:
+            fill(self.get(id))
+        finally:
+            self.put(id)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        home = self._home / id
+        with self._of(id):
+            if not (home / "lower").exists():
+                if not home.exists():
+                    raise NotFound(f"stat {home}: no such file or directory")
+                self._counts[id] = self._counts.get(id, 0) + 1
+                return home / "diff"
+            merged = home / "merged"
+            if not self._counts.get(id) and not _is_mounted(merged):
+                self._mount(id, merged, mount_label)
+            self._counts[id] = self._counts.get(id, 0) + 1
+            return merged
+
+    def put(self, id: str) -> None:
+        with self._of(id):
+            count = self._counts.get(id, 0) - 1
+            if count > 0:
+                self._counts[id] = count
+                return
+            self._unmount(id)
+
+    def mounted(self) -> set[str]:
+        home, found = str(self._home) + "/", set()
+        for point in mountinfo():
+            if point.target.startswith(home) and point.target.endswith("/merged"):
+                found.add(point.target[len(home) :].partition("/")[0])
+        return found
+
+    def unmount(self, id: str) -> None:
+        with self._of(id):
+            self._unmount(id)
+
+    def remove(self, id: str) -> None:
+        if not id or "/" in id or id in (".", "..", "l"):
+            raise InvalidParameter(f"invalid id: {id!r}")
+        home = self._home / id
+        with self._of(id):
+            self._unmount(id)
+            try:
+                link = (home / "link").read_text()
+            except FileNotFoundError:
+                link = ""
+            if link and "/" not in link:
+                (self._links / link).unlink(missing_ok=True)
+            # Under a name that is nobody's, so that a crash leaves no layer that looks whole.
+            doomed = self._home / f"{id}-removing"
+            try:
+                home.rename(doomed)
+            except FileNotFoundError:
+                pass
+            remove_tree(doomed)
+        with self._lock:
+            self._busy.pop(id, None)
+
+    def ids(self) -> set[str]:
+        return {name for name in os.listdir(self._home) if name != "l"}
+
+    def changes(self, id: str, parent: str | None) -> list[Change]:
+        return overlay_changes(self._home / id / "diff", self._lower_paths(id))
+
+    def size(self, id: str, parent: str | None) -> int:
+        return tree_size(self._home / id / "diff")
+
+    def metadata(self, id: str) -> dict[str, str]:
+        home = self._home / id
+        data = {}
+        lowers = self._lower_paths(id)
+        if lowers:
+            data["LowerDir"] = ":".join(map(str, lowers))
+        data |= {
+            "MergedDir": str(home / "merged"),
+            "UpperDir": str(home / "diff"),
+            "WorkDir": str(home / "work"),
+        }
+        return data
+
+    def _mount(self, id: str, merged: Path, mount_label: str) -> None:
+        options = self._options(id, mount_label)
+        self._make(merged, 0o700)
+        try:
+            mount_overlay(options, merged)
+            # overlayfs makes work/work as the mounter; in a user namespace its root must own it.
+            if options.upper:
+                os.chown(self._home / id / "work" / "work", *self._ids.root)
+        except BaseException:
+            self._unmount(id)
+            raise
+
+    def _unmount(self, id: str) -> None:
+        self._counts.pop(id, None)
+        merged = self._home / id / "merged"
+        try:
+            while _is_mounted(merged):
+                umount(merged, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
+            merged.rmdir()
+        except FileNotFoundError:
+            pass
+
+    def _options(self, id: str, mount_label: str = "") -> OverlayOptions:
+        home = self._home / id
+        lowers = [name for name in (home / "lower").read_text().split(":") if name]
+        if (home / "committed").exists():
+            # Others lie on top of it: it must not change any more.
+            link = (home / "link").read_text()
+            return OverlayOptions(self._home, [f"l/{link}", *lowers], "", "", self._defaults, mount_label)
+        return OverlayOptions(
+            self._home, lowers, str(home / "diff"), str(home / "work"), self._defaults, mount_label
+        )
+
+    def _lower_of(self, parent: str) -> str:
+        home = self._home / parent
+        try:
+            lowers = ["l/" + (home / "link").read_text()]
+        except FileNotFoundError:
+            raise NotFound(f"parent layer {parent} does not exist") from None
+        if (home / "lower").exists():
+            lowers += [name for name in (home / "lower").read_text().split(":") if name]
+        if len(lowers) > MAX_DEPTH:
+            raise InvalidParameter("max depth exceeded")
+        return ":".join(lowers)
+
+    def _lower_paths(self, id: str) -> list[Path]:
+        try:
+            names = (self._home / id / "lower").read_text().split(":")
+        except FileNotFoundError:
+            return []
+        return [(self._home / name).resolve() for name in names if name]
+
+    def _link(self, id: str, home: Path) -> None:
+        link = "".join(secrets.choice(_ALPHABET) for _ in range(_LINK_LENGTH))
+        (self._links / link).symlink_to(f"../{id}/diff")
+        (home / "link").write_text(link)
+
+    def _make(self, directory: Path, mode: int) -> None:
+        directory.mkdir(exist_ok=True)
+        directory.chmod(mode)
+        os.chown(directory, *self._ids.root)
+
+    def _of(self, id: str) -> threading.Lock:
+        with self._lock:
+            return self._busy.setdefault(id, threading.Lock())
+
+
+def _is_mounted(merged: Path) -> bool:
+    try:
+        there = merged.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(there.st_mode) and there.st_dev != merged.parent.lstat().st_dev
+
+
+def _check_options(options: list[str]) -> None:
+    for option in options:
+        key, _, value = option.partition("=")
+        if key.lower() in ("overlay2.override_kernel_check", "overlay.override_kernel_check"):
+            continue
+        if key.lower() == "overlay2.size" and value in ("", "0"):
+            continue
+        if key.lower() == "overlay2.size":
+            raise System("Storage option overlay2.size only supported for backingFS XFS. Found extfs")
+        raise System(f"overlay2: unknown option {key}")
+
+
+def _try_mount(home: Path, defaults: tuple[str, ...]) -> None:
+    trial = home / f"check-{secrets.token_hex(8)}"
+    try:
+        for name in ("lower", "upper", "work", "merged"):
+            (trial / name).mkdir(parents=True)
+        lower = f"{trial.name}/lower"
+        options = OverlayOptions(home, [lower], str(trial / "upper"), str(trial / "work"), defaults, "")
+        try:
+            mount_overlay(options, trial / "merged")
+        except OSError as exc:
+            raise System(f"error initializing graphdriver: driver not supported: overlay2: {exc}") from None
+        umount(trial / "merged", UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
+    finally:
+        remove_tree(trial)

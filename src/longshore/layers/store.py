@@ -1,0 +1,308 @@
+"""The layer store: read-only layers in chains, and the writable layers of containers on top."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from longshore.errors import Conflict, InvalidParameter, NotFound
+from longshore.layers.difftar import ChunkReader
+from longshore.layers.driver import GraphDriver, open_driver
+from longshore.layers.idmap import IdMap, IdRange
+from longshore.layers.initlayer import setup_init_layer
+from longshore.layers.layerdb import NAME, LayerDb, LayerRecord, MountRecord
+from longshore.layers.rwlayer import RWLayer
+from longshore.layers.tarsplit import assemble
+from longshore.layers.unpack import unpack
+
+MAX_DEPTH = 125
+"""Layers in a chain; two places of overlayfs's 128 are for the container, as in Docker."""
+
+_OUR_ID = re.compile(r"[0-9a-f]{64}(-init)?(-removing)?")
+
+
+@dataclass(eq=False)
+class Layer:
+    """A read-only layer. `size` is its own, in bytes; ids are `sha256:` digests."""
+
+    chain_id: str
+    diff_id: str
+    parent: Layer | None
+    cache_id: str
+    size: int
+    references: int = 0
+    """Images, containers and layers on top that need it."""
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of the whole chain."""
+        return self.size + (self.parent.total_size if self.parent else 0)
+
+    @property
+    def depth(self) -> int:
+        """Layers in the chain, this one counted."""
+        return 1 + (self.parent.depth if self.parent else 0)
+
+    @property
+    def diff_ids(self) -> list[str]:
+        """Of the whole chain, lowest first."""
+        return [*(self.parent.diff_ids if self.parent else []), self.diff_id]
+
+
+def chain_id(diff_ids: list[str]) -> str:
+    """The name of a chain of layers, lowest first; see the OCI image specification. "" for none."""
+    chain = ""
+    for diff_id in diff_ids:
+        chain = diff_id if not chain else _sha256(f"{chain} {diff_id}")
+    return chain
+
+
+class LayerStore:
+    """Synchronous; every method may be called in threads."""
+
+    def __init__(
+        self,
+        root: Path,
+        driver: str | None = None,
+        uid_map: list[IdRange] | None = None,
+        gid_map: list[IdRange] | None = None,
+        storage_options: list[str] | None = None,
+    ) -> None:
+        """Open the store below the data root; `driver` None or "" chooses one. Raises System."""
+        self.ids = IdMap(uid_map, gid_map)
+        self.driver: GraphDriver = open_driver(root, driver or "", self.ids, storage_options or [])
+        self.driver_name = self.driver.name
+        self._db = LayerDb(root / "image" / self.driver_name / "layerdb")
+        self._lock = threading.RLock()
+        self._layers: dict[str, Layer] = {}
+        self._rw: dict[str, RWLayer] = {}
+        self._unpacking: set[str] = set()
+        self._load()
+
+    def status(self) -> list[tuple[str, str]]:
+        """`DriverStatus` of docker info."""
+        return self.driver.status()
+
+    def register(self, tar: BinaryIO, parent: str | None, expected_diff_id: str | None = None) -> Layer:
+        """Add a layer from its archive, plain or compressed, and return a reference to it.
+
+        `parent` is a chain id. If the layer exists already, the archive is still read and verified. Raises
+        InvalidParameter for an archive that is damaged, hostile, or not what `expected_diff_id` says;
+        NotFound for an unknown parent. Nothing is left behind on failure.
+        """
+        below = self.get(parent) if parent is not None else None
+        with ExitStack() as undo, self._db.new_layer() as record_directory:
+            if below is not None:
+                undo.callback(self.release, below)
+                if below.depth >= MAX_DEPTH:
+                    raise InvalidParameter("max depth exceeded")
+            cache_id = self._reserve_id()
+            undo.callback(self._unpacking.discard, cache_id)
+            undo.callback(self.driver.remove, cache_id)
+            self.driver.create(cache_id, below.cache_id if below else None)
+            with (record_directory / "tar-split.json.gz").open("wb") as tar_split:
+                unpacked = unpack(tar, self.driver.extractor(cache_id), tar_split)
+            if expected_diff_id is not None and unpacked.diff_id != expected_diff_id:
+                raise InvalidParameter(
+                    f'invalid diffID for layer: expected "{expected_diff_id}", got "{unpacked.diff_id}"'
+                )
+            chain = chain_id([parent, unpacked.diff_id] if parent else [unpacked.diff_id])
+            record = LayerRecord(chain, unpacked.diff_id, parent, cache_id, unpacked.size)
+            with self._lock:
+                if chain in self._layers:
+                    return self._retain(self._layers[chain])
+                self._db.commit_layer(record_directory, record)
+                layer = Layer(chain, unpacked.diff_id, below, cache_id, unpacked.size, 1)
+                self._layers[chain] = layer
+                self._unpacking.discard(cache_id)
+                undo.pop_all()
+                return layer
+
+    def get(self, chain_id: str) -> Layer:
+        """A counted reference to the layer; give it back with `release`. Raises NotFound."""
+        with self._lock:
+            layer = self._layers.get(chain_id)
+            if layer is None:
+                raise NotFound("layer does not exist")
+            return self._retain(layer)
+
+    def find(self, chain_id: str) -> Layer | None:
+        """The layer, not counted."""
+        return self._layers.get(chain_id)
+
+    def layers(self) -> list[Layer]:
+        """All layers, not counted."""
+        with self._lock:
+            return list(self._layers.values())
+
+    def release(self, layer: Layer) -> list[Layer]:
+        """Give a reference back. Layers nobody needs any more are deleted and returned, topmost first."""
+        doomed: list[tuple[Layer, Path]] = []
+        with self._lock:
+            current: Layer | None = layer
+            while current is not None:
+                current.references -= 1
+                if current.references > 0:
+                    break
+                del self._layers[current.chain_id]
+                doomed.append((current, self._db.retire_layer(current.chain_id)))
+                current = current.parent
+        for dead, record in doomed:
+            self.driver.remove(dead.cache_id)
+            shutil.rmtree(record, ignore_errors=True)
+        return [dead for dead, _ in doomed]
+
+    def tar_stream(self, layer: Layer) -> BinaryIO:
+        """The layer's archive, uncompressed, bit for bit as it was registered."""
+        files = self.driver.own_files(layer.cache_id)
+        return ChunkReader(assemble(self._db.tar_split(layer.chain_id), files))
+
+    def create_rw_layer(
+        self,
+        name: str,
+        parent: str | None,
+        *,
+        mount_label: str = "",
+        init: Callable[[Path], None] | None = None,
+        storage_opt: dict[str, str] | None = None,
+    ) -> RWLayer:
+        """A writable layer for the container `name` on top of the chain `parent`.
+
+        `init` fills the init layer; by default with Docker's mount points. Raises Conflict if the name is
+        taken, NotFound for an unknown parent.
+        """
+        if not NAME.fullmatch(name):
+            raise InvalidParameter(f"invalid layer name: {name}")
+        fill = init or (lambda root: setup_init_layer(root, self.ids))
+        with ExitStack() as undo:
+            below = self.get(parent) if parent is not None else None
+            if below is not None:
+                undo.callback(self.release, below)
+            mount_id = self._reserve_id()
+            undo.callback(self._unpacking.discard, mount_id)
+            init_id = f"{mount_id}-init"
+            undo.callback(self.driver.remove, init_id)
+            self.driver.create(init_id, below.cache_id if below else None)
+            self.driver.populate(init_id, fill)
+            undo.callback(self.driver.remove, mount_id)
+            self.driver.create(mount_id, init_id, storage_opt)
+            record = MountRecord(name, mount_id, init_id, parent)
+            with self._lock:
+                if name in self._rw:
+                    raise Conflict("mount name already exists")
+                undo.callback(self._db.remove_mount, name)
+                self._db.add_mount(record)
+                rw = self._rw[name] = RWLayer(record, None, self.driver, self.ids)
+                self._unpacking.discard(mount_id)
+                undo.pop_all()
+                return rw
+
+    def get_rw_layer(self, name: str) -> RWLayer:
+        """The container's layer. Raises NotFound."""
+        rw = self._rw.get(name)
+        if rw is None:
+            raise NotFound(f"RW layer does not exist: {name}")
+        return rw
+
+    def rw_layers(self) -> list[RWLayer]:
+        """All writable layers."""
+        with self._lock:
+            return list(self._rw.values())
+
+    def release_rw_layer(self, rw: RWLayer) -> list[Layer]:
+        """Unmount and remove the layer, whatever of it exists; returns layers that went away with it."""
+        with self._lock:
+            if self._rw.get(rw.name) is not rw:
+                return []
+        self.driver.remove(rw.mount_id)
+        if rw.init_id:
+            self.driver.remove(rw.init_id)
+        with self._lock:
+            # The record goes last: until then a crash leaves something to call this for again.
+            if self._rw.pop(rw.name, None) is None:
+                return []
+            self._db.remove_mount(rw.name)
+            parent = self._layers.get(rw.parent) if rw.parent else None
+        return self.release(parent) if parent is not None else []
+
+    def mounted(self) -> list[str]:
+        """Names of the containers whose layer is mounted, by this daemon or one before it."""
+        ids = self.driver.mounted()
+        return [rw.name for rw in self.rw_layers() if rw.mount_id in ids]
+
+    def cleanup_stale(self, active: set[str]) -> list[str]:
+        """Unmount the layers of all containers but those named in `active`; returns their names."""
+        stale = [name for name in self.mounted() if name not in active]
+        for name in stale:
+            self.driver.unmount(self._rw[name].mount_id)
+        return stale
+
+    def cleanup_orphans(self) -> int:
+        """Remove what cut-off operations left behind; returns how many layers. Call it at start."""
+        removed = 0
+        with self._lock:
+            self._db.cleanup_tmp()
+            for record, cache_id in self._db.retired_layers():
+                if cache_id:
+                    self.driver.remove(cache_id)
+                shutil.rmtree(record, ignore_errors=True)
+                removed += 1
+            for name in self._db.incomplete_mounts():
+                self._db.remove_mount(name)
+            known = {layer.cache_id for layer in self._layers.values()} | self._unpacking
+            for rw in self._rw.values():
+                known |= {rw.mount_id, rw.init_id}
+            for id in self.driver.ids() - known:
+                # Other names are not made by a layer store: BuildKit, in dockerd, keeps its own here.
+                if _OUR_ID.fullmatch(id) and id.removesuffix("-init") not in self._unpacking:
+                    self.driver.remove(id)
+                    removed += 1
+        return removed
+
+    def _load(self) -> None:
+        records = {record.chain_id: record for record in self._db.layers()}
+        present = self.driver.ids()
+        for chain in records:
+            pending = []
+            walk: str | None = chain
+            while walk is not None and walk not in self._layers:
+                record = records.get(walk)
+                if record is None or record.cache_id not in present:
+                    pending.clear()
+                    break
+                pending.append(record)
+                walk = record.parent
+            for record in reversed(pending):
+                below = self._layers[record.parent] if record.parent else None
+                if below is not None:
+                    below.references += 1
+                self._layers[record.chain_id] = Layer(
+                    record.chain_id, record.diff_id, below, record.cache_id, record.size
+                )
+        for mount in self._db.mounts():
+            parent = self._layers.get(mount.parent) if mount.parent else None
+            if parent is not None:
+                parent.references += 1
+            cache_id = parent.cache_id if parent else None
+            self._rw[mount.name] = RWLayer(mount, cache_id, self.driver, self.ids)
+
+    def _reserve_id(self) -> str:
+        id = secrets.token_hex(32)
+        self._unpacking.add(id)
+        return id
+
+    def _retain(self, layer: Layer) -> Layer:
+        layer.references += 1
+        return layer
+
+
+def _sha256(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

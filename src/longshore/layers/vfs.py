@@ -1,0 +1,175 @@
+"""The vfs graph driver: a full copy for each layer. Slow, but works on any file system."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from longshore.errors import InvalidParameter, NotFound, System
+from longshore.layers.driver import ADDED, DELETED, MODIFIED, Change
+from longshore.layers.extract import Extractor
+from longshore.layers.idmap import IdMap
+from longshore.layers.remove import remove_tree
+
+
+class Vfs:
+    """Keeps `vfs/dir/<id>`."""
+
+    name = "vfs"
+
+    def __init__(self, root: Path, ids: IdMap, options: list[str]) -> None:
+        if options:
+            raise System(f"unknown option {options[0].partition('=')[0]} for vfs")
+        self._home = root / "vfs" / "dir"
+        self._ids = ids
+        self._home.mkdir(mode=0o710, parents=True, exist_ok=True)
+
+    def status(self) -> list[tuple[str, str]]:
+        return []
+
+    def create(self, id: str, parent: str | None, storage_opt: dict[str, str] | None = None) -> None:
+        if storage_opt:
+            raise InvalidParameter("--storage-opt is not supported for vfs")
+        home = self._home / id
+        if parent is None:
+            home.mkdir(mode=0o755)
+            home.chmod(0o755)
+            os.chown(home, *self._ids.root)
+            return
+        if not (self._home / parent).is_dir():
+            raise NotFound(f"parent layer {parent} does not exist")
+        copy_tree(self._home / parent, home)
+
+    def extractor(self, id: str) -> Extractor:
+        return Extractor(self._home / id, self._ids, overlay_whiteouts=False)
+
+    def own_files(self, id: str) -> Path:
+        return self._home / id
+
+    def populate(self, id: str, fill: Callable[[Path], None]) -> None:
+        fill(self._home / id)
+
+    def get(self, id: str, mount_label: str = "") -> Path:
+        home = self._home / id
+        if not home.is_dir():
+            raise NotFound(f"stat {home}: no such file or directory")
+        return home
+
+    def put(self, id: str) -> None:
+        """Nothing is ever mounted."""
+
+    def mounted(self) -> set[str]:
+        return set()
+
+    def unmount(self, id: str) -> None:
+        """Nothing is ever mounted."""
+
+    def remove(self, id: str) -> None:
+        if not id or "/" in id or id in (".", ".."):
+            raise InvalidParameter(f"invalid id: {id!r}")
+        doomed = self._home / f"{id}-removing"
+        try:
+            (self._home / id).rename(doomed)
+        except FileNotFoundError:
+            pass
+        remove_tree(doomed)
+
+    def ids(self) -> set[str]:
+        return set(os.listdir(self._home))
+
+    def changes(self, id: str, parent: str | None) -> list[Change]:
+        changes: list[Change] = []
+        below = self._home / parent if parent is not None else None
+        _compare(self._home / id, below, "", changes)
+        return sorted(changes)
+
+    def size(self, id: str, parent: str | None) -> int:
+        total = 0
+        for change in self.changes(id, parent):
+            if change.kind != DELETED:
+                found = (self._home / id / change.path.lstrip("/")).lstat()
+                total += 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+        return total
+
+    def metadata(self, id: str) -> dict[str, str]:
+        return {}
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy with owners, modes, times, attributes, devices and hard links."""
+    _copy_directory(os.fspath(source), os.fspath(target), {})
+
+
+def _copy_directory(source: str, target: str, links: dict[int, str]) -> None:
+    os.mkdir(target, 0o700)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            _copy_entry(entry, f"{target}/{entry.name}", links)
+    _copy_attributes(source, target, os.lstat(source))
+
+
+def _copy_entry(entry: os.DirEntry[str], target: str, links: dict[int, str]) -> None:
+    found = entry.stat(follow_symlinks=False)
+    kind = found.st_mode
+    if stat.S_ISDIR(kind):
+        _copy_directory(entry.path, target, links)
+        return
+    if found.st_nlink > 1:
+        first = links.setdefault(found.st_ino, target)
+        if first != target:
+            os.link(first, target, follow_symlinks=False)
+            return
+    if stat.S_ISREG(kind):
+        shutil.copyfile(entry.path, target, follow_symlinks=False)
+    elif stat.S_ISLNK(kind):
+        os.symlink(os.readlink(entry.path), target)
+    else:
+        os.mknod(target, stat.S_IFMT(kind) | 0o600, found.st_rdev)
+    _copy_attributes(entry.path, target, found)
+
+
+def _copy_attributes(source: str, target: str, found: os.stat_result) -> None:
+    os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(found.st_mode):
+        os.chmod(target, stat.S_IMODE(found.st_mode))
+    try:
+        for name in os.listxattr(source, follow_symlinks=False):
+            os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
+    except OSError:
+        pass  # the file system has none, or not these
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+
+
+def _compare(mine: Path, below: Path | None, prefix: str, changes: list[Change]) -> None:
+    here = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(mine)}
+    there: dict[str, os.stat_result] = {}
+    if below is not None and below.is_dir() and not below.is_symlink():
+        there = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(below)}
+    for name in there.keys() - here.keys():
+        changes.append(Change(f"{prefix}/{name}", DELETED))
+    for name, found in here.items():
+        inside = f"{prefix}/{name}"
+        before = len(changes)
+        if stat.S_ISDIR(found.st_mode):
+            _compare(mine / name, below / name if below and name in there else None, inside, changes)
+        if name not in there:
+            changes.append(Change(inside, ADDED))
+        elif len(changes) > before or _differs(found, there[name]):
+            changes.append(Change(inside, MODIFIED))
+
+
+def _differs(new: os.stat_result, old: os.stat_result) -> bool:
+    """moby's statDifferent: a directory's size and times say nothing."""
+    if (new.st_mode, new.st_uid, new.st_gid, new.st_rdev) != (
+        old.st_mode,
+        old.st_uid,
+        old.st_gid,
+        old.st_rdev,
+    ):
+        return True
+    if stat.S_ISDIR(new.st_mode):
+        return False
+    return (new.st_size, new.st_mtime_ns) != (old.st_size, old.st_mtime_ns)
