@@ -36,18 +36,17 @@ async def serve(
     keys = DEFAULT_DETACH_KEYS if detach_keys is None else detach_keys
     output = asyncio.ensure_future(_send(conn, subscriber, multiplex))
     source = asyncio.ensure_future(_receive(conn, write_stdin, close_stdin, DetachFilter(keys)))
+    overrun = asyncio.ensure_future(subscriber.overrun.wait())
     try:
-        await asyncio.wait((output, source), return_when=asyncio.FIRST_COMPLETED)
-        if output.done():
-            return output.result()
-        ended = source.result()
-        if ended is not None:
+        await asyncio.wait((output, source, overrun), return_when=asyncio.FIRST_COMPLETED)
+        if not output.done() and source.done() and (ended := source.result()) is not None:
             return ended
-        return await output
+        await asyncio.wait((output, overrun), return_when=asyncio.FIRST_COMPLETED)
+        return output.result() if output.done() else "eof"
     finally:
-        for task in (output, source):
+        for task in (output, source, overrun):
             task.cancel()
-        await asyncio.gather(output, source, return_exceptions=True)
+        await asyncio.gather(output, source, overrun, return_exceptions=True)
 
 
 def frame(stream: str, payload: bytes) -> bytes:
@@ -65,7 +64,7 @@ async def _send(conn: RawConnection, subscriber: Subscriber, multiplex: bool) ->
                     subscriber.delivered(len(piece))
     except OSError:
         return "eof"
-    return "eof" if subscriber.overrun else "container-exit"
+    return "container-exit"
 
 
 async def _receive(

@@ -107,7 +107,7 @@ class LocalFormat:
 
 
 def _decode(data: bytes, position: int, end: int) -> Record:
-    record, partial = Record(log=b""), False
+    record, partial = Record(), False
     while position < end:
         key, position = _read_varint(data, position)
         value, position = _read_varint(data, position)
@@ -117,7 +117,7 @@ def _decode(data: bytes, position: int, end: int) -> Record:
             if key == _SOURCE:
                 record.stream = field.decode()
             elif key == _LINE:
-                record.log = field
+                record.log = field.decode("utf-8", "surrogateescape")
             elif field[:2] == b"\x08\x01":  # PartialLogEntryMetadata.last
                 partial = False
         elif key == _TIME:
@@ -125,8 +125,7 @@ def _decode(data: bytes, position: int, end: int) -> Record:
         elif key == _PARTIAL:
             partial = bool(value)
     if not partial:
-        assert isinstance(record.log, bytes)
-        record.log += b"\n"
+        record.log += "\n"
     return record
 
 

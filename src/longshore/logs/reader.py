@@ -149,8 +149,7 @@ class _Renderer:
         parts: list[bytes] = []
         append = parts.append
         for record in records:
-            text = record.log
-            line = text.encode() if isinstance(text, str) else text
+            line = record.log.encode("utf-8", "surrogateescape")
             if self._multiplex:
                 append(_header(record.stream, len(line)))
             append(line)
@@ -168,7 +167,7 @@ class _Renderer:
                 break
             if record.stream not in self._streams:
                 continue
-            line = record.log.encode() if isinstance(record.log, str) else record.log
+            line = record.log.encode("utf-8", "surrogateescape")
             if self._options.details:
                 line = _details(record.attrs) + b" " + line
             if self._options.timestamps:

@@ -14,7 +14,8 @@ _BLOCK = 64 * 1024
 class Record(msgspec.Struct, gc=False):
     """One message: a line with its newline, or a piece of one without."""
 
-    log: str | bytes = ""
+    log: str = ""
+    """What was no UTF-8 is there as lone surrogates (Python's surrogateescape)."""
     stream: str = ""
     time: str = ""
     """RFC 3339, UTC."""

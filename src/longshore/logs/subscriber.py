@@ -25,7 +25,7 @@ class Subscriber:
         self._ended = False
         self.progressed = time.monotonic()
         """When the client last took something, or was last not behind."""
-        self.overrun = False
+        self.overrun = asyncio.Event()
         """Set once the client was given up, because it took nothing for too long."""
 
     def put(self, stream: str, chunk: bytes) -> None:
@@ -47,9 +47,8 @@ class Subscriber:
 
     def give_up(self) -> None:
         """End it from the pump's thread: the client took nothing for too long."""
-        self.overrun = True
         self._ended = True
-        self._loop.call_soon_threadsafe(self._ready.set)
+        self._loop.call_soon_threadsafe(self.overrun.set)
 
     def end(self) -> None:
         """Nothing more will come; what waits is still to be delivered."""
