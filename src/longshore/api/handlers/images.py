@@ -1,0 +1,127 @@
+"""/images"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from longshore.api import query
+from longshore.api.http import Request, Response
+from longshore.api.respond import json_response, progress_response
+from longshore.errors import InvalidParameter, NotImplementedHere
+
+if TYPE_CHECKING:
+    from longshore.engine.engine import Engine
+
+
+async def get_images_json(engine: Engine, request: Request) -> Response:
+    """docker images"""
+    from longshore.engine.images import image_list
+
+    chosen = query.filters(request)
+    if request.version < (1, 41) and (name := query.string(request, "filter")):
+        chosen.setdefault("reference", []).append(name)
+    return json_response(
+        await image_list(
+            engine,
+            query.boolean(request, "all"),
+            chosen,
+            query.boolean(request, "shared-size"),
+            query.boolean(request, "digests"),
+            query.boolean(request, "manifests"),
+        )
+    )
+
+
+async def get_images_by_name(engine: Engine, request: Request) -> Response:
+    """docker image inspect"""
+    from longshore.engine.images import image_inspect
+
+    return json_response(await image_inspect(engine, request.vars["name"]))
+
+
+async def get_images_history(engine: Engine, request: Request) -> Response:
+    """docker history"""
+    from longshore.engine.images import image_history
+
+    return json_response(await image_history(engine, request.vars["name"]))
+
+
+async def get_images_get(engine: Engine, request: Request) -> Response:
+    """docker save"""
+    from longshore.engine.images import image_save
+
+    names = [request.vars["name"]] if "name" in request.vars else request.query.get("names", [])
+    archive = await image_save(engine, names, platforms(request))
+    return Response(200, archive, {"Content-Type": "application/x-tar"})
+
+
+async def post_images_load(engine: Engine, request: Request) -> Response:
+    """docker load"""
+    from longshore.engine.images import image_load
+
+    quiet = query.boolean(request, "quiet", default=True)
+    return await progress_response(await image_load(engine, aiter(request.body), quiet, platforms(request)))
+
+
+async def post_images_create(engine: Engine, request: Request) -> Response:
+    """docker import; docker pull is told that it cannot be"""
+    from longshore.engine.images import image_import
+
+    image, source = query.string(request, "fromImage"), query.string(request, "fromSrc")
+    if image:
+        raise NotImplementedHere(
+            f"cannot pull {image}: this engine does not talk to registries; "
+            "use docker load or docker import to bring an image in"
+        )
+    progress = await image_import(
+        engine,
+        source,
+        query.string(request, "repo"),
+        query.string(request, "tag"),
+        query.string(request, "message"),
+        request.query.get("changes", []),
+        query.string(request, "platform") if request.version >= (1, 32) else "",
+        aiter(request.body),
+    )
+    return await progress_response(progress)
+
+
+async def post_images_tag(engine: Engine, request: Request) -> Response:
+    """docker tag"""
+    from longshore.engine.images import image_tag
+
+    await image_tag(engine, request.vars["name"], query.string(request, "repo"), query.string(request, "tag"))
+    return Response(201)
+
+
+async def post_images_prune(engine: Engine, request: Request) -> Response:
+    """docker image prune"""
+    from longshore.engine.images import images_prune
+
+    return json_response(await images_prune(engine, query.filters(request)))
+
+
+async def delete_images(engine: Engine, request: Request) -> Response:
+    """docker rmi"""
+    from longshore.engine.images import image_delete
+
+    name = request.vars["name"]
+    if not name.strip():
+        raise InvalidParameter("image name cannot be blank")
+    force, noprune = query.boolean(request, "force"), query.boolean(request, "noprune")
+    return json_response(await image_delete(engine, name, force, noprune))
+
+
+def platforms(request: Request) -> list[str]:
+    """The platforms asked for, as `os/architecture[/variant]`; sent as JSON objects. Raises InvalidParameter."""
+    found = []
+    for text in request.query.get("platform", []) if request.version >= (1, 48) else []:
+        try:
+            platform = msgspec.json.decode(text, type=dict[str, str | list[str]])
+        except msgspec.DecodeError:
+            raise InvalidParameter(f"failed to parse platform: {text}") from None
+        parts = (platform.get(key) for key in ("os", "architecture", "variant"))
+        found.append("/".join(str(part) for part in parts if part))
+    return found
