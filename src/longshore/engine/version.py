@@ -26,7 +26,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686"
 async def system_version(engine: Engine) -> SystemVersion:
     """GET /version"""
     containerd, runc, init = await asyncio.gather(
-        asyncio.to_thread(program_version, engine.config.containerd_binary),
+        asyncio.to_thread(program_version, "containerd"),
         asyncio.to_thread(program_version, engine.config.default_runtime_path),
         asyncio.to_thread(program_version, engine.config.init_path or "docker-init"),
     )
