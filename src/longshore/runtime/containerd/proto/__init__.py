@@ -1,0 +1,1 @@
+"""Generated messages of containerd's gRPC API; `regenerate.sh` rewrites them from the .proto files."""

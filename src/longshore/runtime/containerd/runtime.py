@@ -1,0 +1,430 @@
+"""ContainerdRuntime: tasks and execs, created, started, signalled and deleted through containerd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from google.protobuf.any_pb2 import Any
+
+from longshore.errors import Conflict, EngineError, NotFound
+from longshore.runtime.containerd import fifos
+from longshore.runtime.containerd.client import Client, any_json, any_message, nanoseconds
+from longshore.runtime.containerd.connection import Connection
+from longshore.runtime.containerd.events import decode, missed_exit, task_info
+from longshore.runtime.containerd.processes import Process, Processes
+from longshore.runtime.containerd.proto import containerd_pb2 as pb
+from longshore.runtime.containerd.supervisor import Supervisor
+from longshore.runtime.task import Attach, ExitStatus, Metrics, RuntimeOptions, TaskEvent, TaskInfo
+
+_SIGKILL = 9
+
+
+class ContainerdRuntime:
+    """The TaskRuntime over containerd. Belongs to one event loop.
+
+    `state_dir` (below the exec root) holds the socket, the pid file and the pipes, `root_dir` (below the data
+    root) containerd's database. With `address` another containerd is used, which is never started nor killed.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        root_dir: Path,
+        address: str | None = None,
+        namespace: str = "moby",
+        log: logging.Logger | None = None,
+        oom_score: int = -500,
+        debug: bool = False,
+    ) -> None:
+        self._log = log or logging.getLogger(__name__)
+        self._fifo_dir = state_dir / "fifo"
+        self._processes = Processes()
+        self._callbacks: list[Callable[[TaskEvent], None]] = []
+        self._supervisor: Supervisor | None = None
+        if address is None:
+            self._supervisor = Supervisor(
+                state_dir, root_dir, oom_score=oom_score, debug=debug, log=self._log
+            )
+        self._connection = Connection(
+            address or str(state_dir / "containerd.sock"),
+            namespace,
+            self._supervisor,
+            self._log,
+            on_event=self._received,
+            resync=self._resync,
+        )
+
+    async def connect(self) -> None:
+        """Connect to containerd, after starting it if it is ours to start. Raises System or Unavailable."""
+        try:
+            await self._connection.open()
+        except BaseException:
+            await self.close(stop_child=True)
+            raise
+
+    async def close(self, stop_child: bool) -> None:
+        """Disconnect; with `stop_child` our own containerd ends too. Containers go on in any case."""
+        await self._connection.close()
+        if self._supervisor is not None:
+            await self._supervisor.close(stop_child)
+        for of_container in self._processes.table.values():
+            for process in of_container.values():
+                if process.fifos is not None:
+                    process.fifos.drop_guards()
+
+    async def version(self) -> tuple[str, str]:
+        """containerd's version and revision."""
+        client = await self._connection.client()
+        reply = await client.version(pb.Empty())
+        return reply.version, reply.revision
+
+    async def create(
+        self,
+        id: str,
+        spec: bytes,
+        *,
+        stdin: bool,
+        terminal: bool,
+        runtime: RuntimeOptions,
+        attach: Attach,
+        checkpoint: Path | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> int:
+        """See TaskRuntime.create."""
+        known = self._processes.get(id)
+        if known is not None and known.exit is None:
+            raise Conflict(f"Container {id} is already active")
+        process = self._processes.add(Process(id, ""))
+        try:
+            client = await self._connection.client()
+            await self._create_container(client, id, spec, runtime, labels or {})
+            try:
+                with self._streams(process, stdin=stdin, terminal=terminal, attach=attach) as pipes:
+                    request = pb.CreateTaskRequest(
+                        container_id=id,
+                        stdin=pipes.stdin,
+                        stdout=pipes.stdout,
+                        stderr=pipes.stderr,
+                        terminal=terminal,
+                    )
+                    if checkpoint is not None and (options := _options(runtime, checkpoint)):
+                        request.options.CopyFrom(options)
+                    try:
+                        reply = await client.create(request)
+                    except EngineError as exc:
+                        raise type(exc)(f"failed to create task for container: {exc.message}") from exc
+            except BaseException:
+                await asyncio.shield(self._remove(client, id, force=True))
+                raise
+        except BaseException:
+            self._processes.forget(id)
+            fifos.remove_directory(self._fifo_dir / id)
+            raise
+        process.pid = reply.pid
+        return process.pid
+
+    async def start(self, id: str) -> None:
+        """See TaskRuntime.start."""
+        process = self._known(id)
+        client = await self._connection.client()
+        await client.start(pb.ProcessRequest(container_id=id))
+        await self._started(client, process)
+
+    async def kill(self, id: str, signal: int, *, exec_id: str = "", all: bool = False) -> None:
+        """See TaskRuntime.kill."""
+        client = await self._connection.client()
+        await client.kill(pb.KillRequest(container_id=id, exec_id=exec_id, signal=signal, all=all))
+
+    async def pause(self, id: str) -> None:
+        """See TaskRuntime.pause."""
+        await (await self._connection.client()).pause(pb.ProcessRequest(container_id=id))
+
+    async def resume(self, id: str) -> None:
+        """See TaskRuntime.resume."""
+        await (await self._connection.client()).resume(pb.ProcessRequest(container_id=id))
+
+    async def resize(self, id: str, width: int, height: int, exec_id: str = "") -> None:
+        """See TaskRuntime.resize."""
+        client = await self._connection.client()
+        await client.resize(pb.ResizePtyRequest(container_id=id, exec_id=exec_id, width=width, height=height))
+
+    async def close_stdin(self, id: str, exec_id: str = "") -> None:
+        """See TaskRuntime.close_stdin. Asked for before the start, it is done right behind it."""
+        process = self._processes.get(id, exec_id)
+        if process is not None and not process.started:
+            process.close_stdin = True
+            return
+        await self._close_stdin(await self._connection.client(), id, exec_id)
+
+    async def pids(self, id: str) -> list[int]:
+        """See TaskRuntime.pids."""
+        reply = await (await self._connection.client()).pids(pb.ProcessRequest(container_id=id))
+        return [each.pid for each in reply.processes]
+
+    async def metrics(self, id: str) -> Metrics:
+        """See TaskRuntime.metrics."""
+        from longshore.runtime.containerd.metrics import decode_metrics
+
+        client = await self._connection.client()
+        reply = await client.metrics(pb.MetricsRequest(filters=[f"id=={id}"]))
+        if not reply.metrics:
+            raise NotFound(f"no metrics of container {id}: not found")
+        return decode_metrics(reply.metrics[0])
+
+    async def update(self, id: str, resources: bytes) -> None:
+        """See TaskRuntime.update."""
+        client = await self._connection.client()
+        await client.update(
+            pb.UpdateTaskRequest(container_id=id, resources=any_json("LinuxResources", resources))
+        )
+
+    async def checkpoint(self, id: str, directory: Path, exit: bool) -> None:
+        """See TaskRuntime.checkpoint."""
+        client = await self._connection.client()
+        options = pb.CheckpointOptions(exit=exit, image_path=str(directory))
+        await client.checkpoint(
+            pb.CheckpointTaskRequest(
+                container_id=id, options=any_message("containerd.runc.v1.CheckpointOptions", options)
+            )
+        )
+
+    async def exec_create(
+        self, id: str, exec_id: str, process: bytes, *, stdin: bool, terminal: bool, attach: Attach
+    ) -> None:
+        """See TaskRuntime.exec_create."""
+        if self._processes.get(id, exec_id) is not None:
+            raise Conflict("id already in use")
+        client = await self._connection.client()
+        added = self._processes.add(Process(id, exec_id))
+        try:
+            with self._streams(added, stdin=stdin, terminal=terminal, attach=attach, keep=True) as pipes:
+                await client.exec(
+                    pb.ExecProcessRequest(
+                        container_id=id,
+                        exec_id=exec_id,
+                        stdin=pipes.stdin,
+                        stdout=pipes.stdout,
+                        stderr=pipes.stderr,
+                        terminal=terminal,
+                        spec=any_json("Process", process),
+                    )
+                )
+        except BaseException:
+            self._processes.forget(id, exec_id)
+            raise
+
+    async def exec_start(self, id: str, exec_id: str) -> int:
+        """See TaskRuntime.exec_start."""
+        process = self._known(id, exec_id)
+        client = await self._connection.client()
+        try:
+            reply = await client.start(pb.ProcessRequest(container_id=id, exec_id=exec_id))
+        except BaseException:
+            with contextlib.suppress(EngineError):
+                await asyncio.shield(self.exec_delete(id, exec_id))
+            raise
+        process.pid = process.pid or reply.pid
+        await self._started(client, process)
+        return reply.pid
+
+    async def exec_delete(self, id: str, exec_id: str) -> ExitStatus | None:
+        """See TaskRuntime.exec_delete."""
+        client = await self._connection.client()
+        try:
+            reply = await client.delete_process(pb.ProcessRequest(container_id=id, exec_id=exec_id))
+        except NotFound:
+            reply = None
+        process = self._processes.forget(id, exec_id)
+        pipes = process.fifos if process else None
+        (pipes or self._paths(id, exec_id)).remove()
+        return _status(reply)
+
+    async def delete(self, id: str) -> ExitStatus | None:
+        """See TaskRuntime.delete."""
+        client = await self._connection.client()
+        status = await self._remove(client, id, force=False)
+        of_container = self._processes.table.pop(id, {})
+        for process in of_container.values():
+            if process.fifos is not None:
+                process.fifos.drop_guards()
+        fifos.remove_directory(self._fifo_dir / id)
+        return status
+
+    async def tasks(self) -> list[TaskInfo]:
+        """See TaskRuntime.tasks."""
+        client = await self._connection.client()
+        return [task_info(each) for each in (await client.list(pb.ListTasksRequest())).tasks]
+
+    async def reattach(self, id: str, *, stdin: bool, terminal: bool, attach: Attach) -> None:
+        """See TaskRuntime.reattach. Raises NotFound if there is no such task."""
+        process = self._known(id)
+        process.fifos, stdio = fifos.reopen(self._fifo_dir / id, "init", stdin=stdin, terminal=terminal)
+        attach(stdio)
+
+    def subscribe(self, callback: Callable[[TaskEvent], None]) -> Callable[[], None]:
+        """See TaskRuntime.subscribe."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    @contextlib.contextmanager
+    def _streams(
+        self, process: Process, *, stdin: bool, terminal: bool, attach: Attach, keep: bool = False
+    ) -> Iterator[fifos.FIFOs]:
+        """A process's pipes, made and handed out; they go again if what is done with them fails.
+
+        `keep`: the shim opens them only when the process is started, so our guards stay until then.
+        """
+        directory = self._fifo_dir / process.id
+        process.fifos, stdio = fifos.make(
+            directory, process.exec_id or "init", stdin=stdin, terminal=terminal
+        )
+        try:
+            attach(stdio)
+            yield process.fifos
+        except BaseException:
+            process.fifos.remove()
+            raise
+        if not keep:
+            process.fifos.drop_output_guards()
+
+    async def _create_container(
+        self, client: Client, id: str, spec: bytes, runtime: RuntimeOptions, labels: Mapping[str, str]
+    ) -> None:
+        container = pb.Container(
+            id=id,
+            labels=labels,
+            runtime=pb.Container.Runtime(name=runtime.type, options=_options(runtime)),
+            spec=any_json("Spec", spec),
+        )
+        request = pb.CreateContainerRequest(container=container)
+        try:
+            await client.container_create(request)
+        except Conflict:
+            # Left over by an engine that died: in the way only if it still runs.
+            with contextlib.suppress(NotFound):
+                found = (await client.get(pb.ProcessRequest(container_id=id))).process
+                if found.status != pb.STATUS_STOPPED:
+                    raise Conflict(f"Container {id} is already active") from None
+            await self._remove(client, id, force=False)
+            await client.container_create(request)
+
+    async def _remove(self, client: Client, id: str, *, force: bool) -> ExitStatus | None:
+        """Delete task and container, whichever there are; `force` kills first what still runs."""
+        request = pb.ProcessRequest(container_id=id)
+        reply: pb.DeleteResponse | None = None
+        try:
+            with contextlib.suppress(NotFound):
+                try:
+                    reply = await client.delete(request)
+                except Conflict:
+                    if not force:
+                        raise
+                    await client.kill(pb.KillRequest(container_id=id, signal=_SIGKILL, all=True))
+                    await client.wait(request)
+                    reply = await client.delete(request)
+            with contextlib.suppress(NotFound):
+                await client.container_delete(pb.DeleteContainerRequest(id=id))
+        except EngineError as exc:
+            if not force:
+                raise
+            self._log.warning("cannot undo the creation of container %s: %s", id, exc.message)
+        return _status(reply)
+
+    async def _started(self, client: Client, process: Process) -> None:
+        if process.fifos is not None:
+            process.fifos.drop_guards()
+        process.started = True
+        if process.close_stdin:
+            await self._close_stdin(client, process.id, process.exec_id)
+
+    async def _close_stdin(self, client: Client, id: str, exec_id: str) -> None:
+        # Whoever has ended needs no end of its input.
+        with contextlib.suppress(NotFound):
+            await client.close_io(pb.CloseIORequest(container_id=id, exec_id=exec_id, stdin=True))
+
+    def _known(self, id: str, exec_id: str = "") -> Process:
+        process = self._processes.get(id, exec_id)
+        if process is None:
+            raise NotFound(
+                f"exec {exec_id} in container {id}: not found" if exec_id else f"task {id}: not found"
+            )
+        return process
+
+    def _paths(self, id: str, exec_id: str) -> fifos.FIFOs:
+        return fifos.paths(self._fifo_dir / id, exec_id or "init", stdin=True, terminal=False)
+
+    def _received(self, envelope: pb.Envelope) -> None:
+        event = decode(envelope)
+        if event is None:
+            return
+        if event.kind == "exit":
+            self._exited(event)
+            return
+        process = self._processes.get(event.id, event.exec_id)
+        if process is not None and event.kind in ("create", "start", "exec-started") and event.pid:
+            process.pid = event.pid
+        self._emit(event)
+
+    def _exited(self, event: TaskEvent) -> None:
+        status = ExitStatus(event.exit_code, event.exited_at)
+        if self._processes.exited(event.id, event.exec_id, event.pid, status):
+            self._emit(event)
+
+    def _emit(self, event: TaskEvent) -> None:
+        for callback in list(self._callbacks):
+            try:
+                callback(event)
+            except Exception:
+                self._log.exception("a receiver of task events failed: %s of %s", event.kind, event.id)
+
+    async def _resync(self, client: Client) -> None:
+        """Compare what we know with what containerd says now; what ended unseen is told now."""
+        listed = {
+            each.id: each for each in (task_info(t) for t in (await client.list(pb.ListTasksRequest())).tasks)
+        }
+        for process in self._processes.alive():
+            if process.exec_id:
+                with contextlib.suppress(NotFound):
+                    reply = await client.get(
+                        pb.ProcessRequest(container_id=process.id, exec_id=process.exec_id)
+                    )
+                    if reply.process.status != pb.STATUS_STOPPED:
+                        continue
+                    self._exited(missed_exit(process, reply.process))
+                    continue
+                self._exited(missed_exit(process, None))
+        for process in self._processes.alive():
+            if not process.exec_id and process.pid:
+                info = listed.get(process.id)
+                if info is None:
+                    self._exited(missed_exit(process, None))
+                elif info.status == "stopped":
+                    self._exited(
+                        TaskEvent("exit", process.id, "", process.pid, info.exit_code, info.exited_at)
+                    )
+        for info in listed.values():
+            if self._processes.get(info.id) is None:
+                exit = ExitStatus(info.exit_code, info.exited_at) if info.status == "stopped" else None
+                self._processes.add(
+                    Process(info.id, "", info.pid, started=info.status != "created", exit=exit)
+                )
+
+
+def _options(runtime: RuntimeOptions, checkpoint: Path | None = None) -> Any | None:
+    if runtime.type not in ("io.containerd.runc.v1", "io.containerd.runc.v2"):
+        return None
+    options = pb.Options(
+        binary_name=runtime.path,
+        root=runtime.root,
+        systemd_cgroup=runtime.systemd_cgroup,
+        criu_image_path=str(checkpoint) if checkpoint else "",
+    )
+    return any_message("containerd.runc.v1.Options", options)
+
+
+def _status(reply: pb.DeleteResponse | None) -> ExitStatus | None:
+    return ExitStatus(reply.exit_status, nanoseconds(reply.exited_at)) if reply is not None else None
