@@ -18,6 +18,11 @@ NOW = 1_700_000_000_120_000_000
 TIME = '"time":"2023-11-14T22:13:20.12Z"}\n'
 
 
+_NO_FIELD = (
+    'template: log-tag:1:2: executing "log-tag" at <.Foo>: can\'t evaluate field Foo in type *logger.Info'
+)
+
+
 def written(directory: Path) -> bytes:
     return (directory / f"{CONTAINER}-json.log").read_bytes()
 
@@ -132,7 +137,8 @@ def test_a_torn_record_is_kept_apart(tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("json-file", {"foo": "1"}, "unknown log opt 'foo' for json-file log driver"),
-        ("nope", {}, "logger: no log driver named 'nope' is registered"),
+        ("local", {"foo": "1"}, "unknown log opt 'foo' for log driver local"),
+        ("nope", {}, 'error looking up logging plugin nope: plugin "nope" not found'),
         ("json-file", {"mode": "fast"}, "logger: logging mode not supported: fast"),
         (
             "json-file",
@@ -155,6 +161,7 @@ def test_options_are_refused(name: str, options: dict[str, str], message: str) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"tag": "{{.Foo}}"}, _NO_FIELD),
         ({"max-size": "many"}, "invalid size: 'many'"),
         ({"max-size": "0"}, "max-size must be a positive number"),
         ({"max-file": "x"}, 'strconv.Atoi: parsing "x": invalid syntax'),
@@ -170,6 +177,24 @@ def test_values_are_refused(tmp_path: Path, options: dict[str, str], message: st
         create_log_driver("json-file", options, info(tmp_path))
     assert raised.value.message == message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max-size": "many"}, "invalid value for max-size: many: invalid size: 'many'"),
+        ({"max-file": "x"}, 'invalid value for max-file: x: strconv.Atoi: parsing "x": invalid syntax'),
+        ({"max-file": "1"}, "compression cannot be enabled when max file count is 1"),
+        (
+            {"compress": "maybe"},
+            'error reading compress log option: strconv.ParseBool: parsing "maybe": invalid syntax',
+        ),
+    ],
+)
+def test_local_refuses_values_in_its_own_words(tmp_path: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidParameter) as raised:
+        create_log_driver("local", options, info(tmp_path, "local"))
+    assert raised.value.message == message
 
 
 def test_sizes_are_decimal() -> None:

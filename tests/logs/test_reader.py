@@ -229,3 +229,21 @@ def test_a_log_that_does_not_exist_is_empty(tmp_path: Path) -> None:
 
     run(test)
     assert run_result == [b""]
+
+
+def test_local_keeps_every_length_and_byte(tmp_path: Path) -> None:
+    async def test() -> None:
+        driver = driver_in(tmp_path, "local")
+        output = [
+            b"x" * length for length in (0, 1, 106, 107, 108, 125, 126, 127, 128, 129, 130, 16382, 16383)
+        ]
+        output += [b"\xff\xfe not utf-8", "grüße".encode()]
+        for line in output * 2:
+            driver.log("stdout", line + b"\n", NOW, False)
+            driver.log("stderr", line, NOW, True)
+        driver.close()
+        frames = demultiplex(await read_all(source_in(tmp_path, "local"), multiplex=True))
+        assert [payload for stream, payload in frames if stream == 1] == [line + b"\n" for line in output] * 2
+        assert [payload for stream, payload in frames if stream == 2] == output * 2
+
+    run(test)

@@ -37,10 +37,13 @@ Factory = Callable[[Mapping[str, str], LogInfo], LogDriver]
 _BUILT_IN = frozenset(
     ["mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"]
 )
-_FILE_OPTIONS = frozenset(
+_JSON_FILE_OPTIONS = frozenset(
     ["max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag"]
 )
-_OPTIONS: dict[str, frozenset[str]] = {"json-file": _FILE_OPTIONS, "local": _FILE_OPTIONS}
+_OPTIONS: dict[str, frozenset[str]] = {
+    "json-file": _JSON_FILE_OPTIONS,
+    "local": frozenset(["max-file", "max-size", "compress"]),
+}
 _DEFAULT_BUFFER = 1_000_000
 
 
@@ -70,7 +73,8 @@ def validate_log_opts(name: str, options: Mapping[str, str]) -> None:
             raise InvalidParameter(f"error parsing option max-buffer-size: {exc.message}") from None
     known = _OPTIONS.get(name)
     if known is None:
-        raise InvalidParameter(f"logger: no log driver named '{name}' is registered")
+        # dockerd would try for a plug-in of that name.
+        raise InvalidParameter(f'error looking up logging plugin {name}: plugin "{name}" not found')
     for key in options:
         if key not in known and key not in _BUILT_IN:
             what = f"{name} log driver" if name == "json-file" else f"log driver {name}"

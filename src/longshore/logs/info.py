@@ -72,10 +72,8 @@ def parse_tag(template: str, info: LogInfo) -> str:
 
     def fill(match: re.Match[str]) -> str:
         if match[1] not in fields:
-            raise InvalidParameter(
-                f'template: log-tag: executing "log-tag" at <.{match[1]}>: can\'t evaluate field {match[1]} '
-                "in type *logger.Info"
-            )
+            where = f'template: log-tag:1:{match.start(1) - 1}: executing "log-tag" at <.{match[1]}>'
+            raise InvalidParameter(f"{where}: can't evaluate field {match[1]} in type *logger.Info")
         return fields[match[1]]
 
     filled = _FIELD.sub(fill, template)

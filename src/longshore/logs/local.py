@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from longshore.errors import InvalidParameter
 from longshore.logs.info import LogInfo
 from longshore.logs.jsonfile import rfc3339_fixed
 from longshore.logs.logfile import LogFile
-from longshore.logs.options import Rotation, parse_rotation
+from longshore.logs.options import Rotation, parse_bool, parse_decimal_size, parse_int
 from longshore.logs.records import Record
 
-_DEFAULT = Rotation(max_size=20_000_000, max_files=5, compress=True)
+_DEFAULT_SIZE = 20_000_000
+_DEFAULT_FILES = 5
 # Field number and wire type of LogEntry's fields.
 _SOURCE, _TIME, _LINE, _PARTIAL = 0x0A, 0x10, 0x1A, 0x20
+_LINE_KEY = bytes([_LINE])
+# A record up to its line's length: the source, of six letters, and a time of this century.
+_HEAD = 2 + 6 + 1 + 9 + 1
 
 
 class LocalDriver:
@@ -32,8 +37,7 @@ class LocalDriver:
     @classmethod
     def open(cls, options: Mapping[str, str], info: LogInfo) -> LocalDriver:
         """Open or go on with the container's log. Raises InvalidParameter and OSError."""
-        rotation = parse_rotation(options, _DEFAULT)
-        return cls(LogFile(info.log_path, rotation, cut_records, repair_records))
+        return cls(LogFile(info.log_path, _rotation(options), cut_records, repair_records))
 
     def log(self, stream: str, block: bytes, time_ns: int, partial: bool) -> None:
         """See LogDriver."""
@@ -50,6 +54,29 @@ class LocalDriver:
     def close(self) -> None:
         """See LogDriver."""
         self._file.close()
+
+
+def _rotation(options: Mapping[str, str]) -> Rotation:
+    """As dockerd's own, this driver checks and words its options a little differently than json-file."""
+    size = count = 0
+    compress = True
+    try:
+        size = parse_decimal_size(options.get("max-size", "0"))
+    except InvalidParameter as exc:
+        raise InvalidParameter(f"invalid value for max-size: {options['max-size']}: {exc.message}") from None
+    try:
+        count = parse_int(options.get("max-file", str(_DEFAULT_FILES)))
+    except InvalidParameter as exc:
+        raise InvalidParameter(f"invalid value for max-file: {options['max-file']}: {exc.message}") from None
+    try:
+        compress = parse_bool(options.get("compress", "true"))
+    except InvalidParameter as exc:
+        raise InvalidParameter(f"error reading compress log option: {exc.message}") from None
+    if compress and count <= 1:
+        raise InvalidParameter("compression cannot be enabled when max file count is 1")
+    if count < 1:
+        raise InvalidParameter("max file count cannot be less than 1")
+    return Rotation(size or _DEFAULT_SIZE, count, compress)
 
 
 def cut_records(data: bytes, minimum: int) -> int:
@@ -96,13 +123,29 @@ class LocalFormat:
 
     def decode(self, data: bytes) -> Sequence[Record]:
         """See Format."""
-        records, end = [], 0
-        while end + 8 <= len(data):
+        records, end, length = [], 0, len(data)
+        # Most records are whole lines, and many were written at one time: their beginnings are the same
+        # bytes, which need be decoded only once.
+        known: dict[bytes, tuple[str, str]] = {}
+        while end + 8 <= length:
             start = end + 4
-            end = start + int.from_bytes(data[end:start], "big") + 4
-            if end > len(data):
+            stop = start + int.from_bytes(data[end:start], "big")
+            end = stop + 4
+            if end > length:
                 break
-            records.append(_decode(data, start, end - 4))
+            head = start + _HEAD
+            begin = head + (1 if stop - head <= 0x80 else 2)
+            if (found := known.get(data[start:head])) and (
+                (begin == head + 1 and data[head] == stop - begin)
+                or (data[head] & 0x7F | data[head + 1] << 7 == stop - begin)
+            ):
+                line = data[begin:stop].decode("utf-8", "surrogateescape")
+                records.append(Record(line + "\n", found[0], found[1]))
+                continue
+            record = _decode(data, start, stop)
+            records.append(record)
+            if data[head - 1 : head] == _LINE_KEY and len(record.stream) == 6:
+                known[data[start:head]] = (record.stream, record.time)
         return records
 
 

@@ -31,7 +31,7 @@ def parse_rotation(options: Mapping[str, str], default: Rotation) -> Rotation:
             raise InvalidParameter("max-size must be a positive number")
     max_files = default.max_files
     if "max-file" in options:
-        max_files = _parse_int(options["max-file"])
+        max_files = parse_int(options["max-file"])
         if max_files < 1:
             raise InvalidParameter("max-file cannot be less than 1")
     compress = default.compress
@@ -65,15 +65,16 @@ def parse_bool(text: str) -> bool:
     raise InvalidParameter(f'strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
+def parse_int(text: str) -> int:
+    """A whole number as strconv.Atoi reads it."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax')
+    return int(text)
+
+
 def _parse_size(text: str, base: int) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise InvalidParameter(f"invalid size: '{text}'")
     exponent = " kmgtp".index((match[2] or " ").lower())
     return int(float(match[1]) * base**exponent)
-
-
-def _parse_int(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax')
-    return int(text)
