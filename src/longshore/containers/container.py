@@ -1,0 +1,163 @@
+"""A container while the daemon lives: its record, its lock, and who waits for what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from longshore.containers.record import ContainerRecord, RecordMountPoint, RecordNetworkSettings, RecordState
+from longshore.types.container import ZERO_TIME, Config, HostConfig
+
+WaitCondition = Literal["not-running", "next-exit", "removed"]
+
+
+class Container:
+    """One container. Everything but reading happens under `lock`, on the event loop's thread.
+
+    `lock` is held for the whole of a start, an exit's handling, a removal: two clients that want opposite
+    things get their turns one after the other, and each judges the state it then finds.
+    """
+
+    def __init__(self, record: ContainerRecord, host_config: HostConfig, root: Path) -> None:
+        self.record = record
+        self.host_config = host_config
+        self.root = root
+        """`<data-root>/containers/<id>`."""
+        self.lock = asyncio.Lock()
+        self.save_lock = asyncio.Lock()
+        self.rootfs: Path | None = None
+        """Where the merged file system is mounted; None while it is not."""
+        self.keep_after_exit = 0
+        """While a restart holds it up, `--rm` does not take the container away."""
+        self.stop_requested = False
+        """A stop is under way: the restart policy must not answer the exit it brings about."""
+        self.exit_error = ""
+        self.restart_delay = 0.0
+        self.restart_task: asyncio.Task[None] | None = None
+        self.removed = False
+        self._waiters: dict[WaitCondition, list[asyncio.Future[tuple[int, str]]]] = {}
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.record.ID
+
+    @property
+    def name(self) -> str:
+        """The name without the slash Docker puts before it."""
+        return self.record.Name.removeprefix("/")
+
+    @property
+    def config(self) -> Config:
+        """The portable part of what was asked for."""
+        return self.record.Config
+
+    @property
+    def state(self) -> RecordState:
+        """Where the container is in its life."""
+        return self.record.State
+
+    @property
+    def networks(self) -> RecordNetworkSettings:
+        """What is kept of the container's networks."""
+        return self.record.NetworkSettings
+
+    @property
+    def mount_points(self) -> dict[str, RecordMountPoint]:
+        """Destination to mount."""
+        return self.record.MountPoints
+
+    @property
+    def status(self) -> str:
+        """The one word of `docker inspect`: created, running, paused, restarting, removing, exited, dead."""
+        state = self.state
+        if state.Running:
+            return "paused" if state.Paused else "restarting" if state.Restarting else "running"
+        if state.Restarting:
+            return "restarting"
+        if state.RemovalInProgress:
+            return "removing"
+        if state.Dead:
+            return "dead"
+        return "created" if state.StartedAt == ZERO_TIME else "exited"
+
+    def set_running(self, pid: int, started_at: str | None = None) -> None:
+        """The task was started."""
+        state = self.state
+        state.Error = ""
+        state.Running, state.Paused, state.Restarting = True, False, False
+        state.ExitCode, state.Pid = 0, pid
+        state.OOMKilled = False
+        state.StartedAt = started_at or now()
+        self.record.HasBeenStartedBefore = True
+
+    def set_stopped(self, exit_code: int, finished_at: str | None = None) -> None:
+        """The task is gone and cleaned up after; whoever waited is told."""
+        state = self.state
+        state.Running, state.Paused, state.Restarting = False, False, False
+        state.Pid, state.ExitCode = 0, exit_code
+        state.FinishedAt = finished_at or now()
+        self._wake("not-running", "next-exit")
+
+    def set_restarting(self, exit_code: int, finished_at: str | None = None) -> None:
+        """The task is gone and the restart policy will start another: waiters for an exit are told."""
+        state = self.state
+        state.Running, state.Restarting, state.Paused = True, True, False
+        state.Pid, state.ExitCode = 0, exit_code
+        state.FinishedAt = finished_at or now()
+        self._wake("next-exit")
+
+    def set_start_failed(self, exit_code: int, error: str) -> None:
+        """A start was undone; nothing runs. An exit that nobody will see any more is told to waiters."""
+        state = self.state
+        state.Error = error
+        state.Running, state.Paused, state.Restarting, state.Pid = False, False, False, 0
+        state.ExitCode = exit_code
+        self._wake("not-running", "next-exit")
+
+    def set_removed(self, error: str = "") -> None:
+        """The container is gone for good, or could not be removed for `error`."""
+        self.removed = not error
+        self.exit_error = error
+        self._wake("not-running", "next-exit", "removed")
+
+    def wait(self, condition: WaitCondition) -> asyncio.Future[tuple[int, str]]:
+        """A future of (exit code, error message) for when the condition is met.
+
+        `not-running` is met at once by a container that does not run. The others are edges.
+        """
+        future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        if self.removed or (condition == "not-running" and not self.state.Running):
+            future.set_result((self.state.ExitCode, ""))
+        else:
+            self._waiters.setdefault(condition, []).append(future)
+            future.add_done_callback(lambda done: self._forget(condition, done))
+        return future
+
+    def _forget(self, condition: WaitCondition, future: asyncio.Future[tuple[int, str]]) -> None:
+        waiting = self._waiters.get(condition, [])
+        if future in waiting:
+            waiting.remove(future)
+
+    def _wake(self, *conditions: WaitCondition) -> None:
+        for condition in conditions:
+            for future in self._waiters.pop(condition, []):
+                if not future.done():
+                    future.set_result((self.state.ExitCode, self.exit_error))
+
+
+def now() -> str:
+    """The present as Docker writes it: RFC 3339, UTC, nanoseconds."""
+    return rfc3339_ns(time.time_ns())
+
+
+def rfc3339_ns(nanoseconds: int) -> str:
+    """Nanoseconds since the epoch as Docker writes a time; 0 is "never"."""
+    if nanoseconds <= 0:
+        return ZERO_TIME
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return (f"{text}.{rest:09d}".rstrip("0").rstrip(".") if rest else text) + "Z"

@@ -1,0 +1,159 @@
+"""Every container the daemon knows: in memory by id, name and prefix, on disk a directory each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from longshore.containers.container import Container
+from longshore.containers.record import ContainerRecord
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.types import codec
+from longshore.types.container import HostConfig
+
+NAME = re.compile(r"^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$")
+
+log = logging.getLogger(__name__)
+
+
+class ContainerStore:
+    """The containers under `<data-root>/containers`. Names are reserved before anything is made."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._by_id: dict[str, Container] = {}
+        self._ids_by_name: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, name_or_id: str) -> Container:
+        """Find by full id, then by name, then by an unambiguous prefix of an id.
+
+        Raises NotFound, or InvalidParameter for a prefix that several share.
+        """
+        if not name_or_id:
+            raise InvalidParameter("No container name or ID supplied")
+        if name_or_id in self._by_id:
+            return self._by_id[name_or_id]
+        by_name = self._ids_by_name.get(name_or_id.removeprefix("/"))
+        if by_name in self._by_id:
+            return self._by_id[by_name]
+        matches = [id for id in self._by_id if id.startswith(name_or_id)]
+        if len(matches) == 1:
+            return self._by_id[matches[0]]
+        if matches:
+            raise InvalidParameter(f"multiple IDs found with provided prefix: {name_or_id}")
+        raise NotFound(f"No such container: {name_or_id}")
+
+    def find(self, id: str) -> Container | None:
+        """The container of this full id, or None."""
+        return self._by_id.get(id)
+
+    def reserve_name(self, name: str, id: str) -> None:
+        """Take `name` for `id`. Raises InvalidParameter for a bad name, Conflict for one in use."""
+        if not NAME.match(name):
+            raise InvalidParameter(
+                f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )
+        bare = name.removeprefix("/")
+        holder = self._ids_by_name.setdefault(bare, id)
+        if holder != id:
+            raise Conflict(
+                f'Conflict. The container name "/{bare}" is already in use by container "{holder}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def name_is_free(self, name: str) -> bool:
+        """Whether nobody holds the name."""
+        return name not in self._ids_by_name
+
+    def release_name(self, name: str, id: str) -> None:
+        """Give `name` back if `id` holds it."""
+        bare = name.removeprefix("/")
+        if self._ids_by_name.get(bare) == id:
+            del self._ids_by_name[bare]
+
+    def add(self, container: Container) -> None:
+        """Let the container be found."""
+        self._by_id[container.id] = container
+
+    def forget(self, container: Container) -> None:
+        """Drop the container and its name."""
+        self._by_id.pop(container.id, None)
+        self.release_name(container.name, container.id)
+
+    async def save(self, container: Container) -> None:
+        """Write both files of the container as it is now. Raises OSError."""
+        async with container.save_lock:
+            if container.removed:
+                return
+            record = codec.encode(container.record)
+            host_config = codec.encode(container.host_config)
+            await asyncio.to_thread(_write_files, container.root, record, host_config)
+
+    async def load(self) -> list[str]:
+        """Read every container from disk. Returns the directories that could not be read, with the reason."""
+        found, problems = await asyncio.to_thread(_read_all, self.root)
+        for container in found:
+            try:
+                self.reserve_name(container.name, container.id)
+            except EngineError as exc:
+                problems.append(f"{container.id}: {exc}")
+                continue
+            self.add(container)
+        return problems
+
+
+def _write_files(root: Path, record: bytes, host_config: bytes) -> None:
+    root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    write_atomically(root / "hostconfig.json", host_config, 0o600)
+    write_atomically(root / "config.v2.json", record, 0o600)
+
+
+def write_atomically(path: Path, content: bytes, mode: int) -> None:
+    """Replace `path` so that a crash leaves the old content or the new, never a part. Raises OSError."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fdatasync(fd)
+    temporary.rename(path)
+
+
+def _read_all(root: Path) -> tuple[list[Container], list[str]]:
+    found: list[Container] = []
+    problems: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        for directory in sorted(root.iterdir()):
+            if not re.fullmatch(r"[0-9a-f]{64}", directory.name):
+                continue
+            if not (directory / "config.v2.json").exists():
+                # A create that was cut off before the record was written: nobody was told of it.
+                shutil.rmtree(directory, ignore_errors=True)
+                continue
+            try:
+                found.append(_read(directory))
+            except (OSError, EngineError, msgspec.DecodeError) as exc:
+                problems.append(f"{directory.name}: {exc}")
+    return found, problems
+
+
+def _read(directory: Path) -> Container:
+    record = codec.decode((directory / "config.v2.json").read_bytes(), ContainerRecord)
+    if record.ID != directory.name:
+        raise InvalidParameter(f"the record is of container {record.ID}")
+    host_config = codec.decode((directory / "hostconfig.json").read_bytes(), HostConfig)
+    return Container(record, host_config, directory)

@@ -1,0 +1,146 @@
+"""The composition root: builds every part, wires them, restores, serves, shuts down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+
+import uvloop
+
+from longshore.config import Config
+from longshore.containers.store import write_atomically
+from longshore.engine.engine import Engine
+from longshore.engine.exit import on_task_event
+from longshore.engine.parts import build_engine
+from longshore.engine.reload import reload_configuration
+from longshore.engine.restore import restore, start_by_policy
+from longshore.engine.shutdown import shutdown
+from longshore.errors import Conflict, EngineError
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> int:
+    """Be the daemon until a signal ends it. Returns the exit status of the process."""
+    try:
+        with ExitStack() as held:
+            _make_directories(config)
+            held.enter_context(pid_file(Path(config.pidfile)))
+            held.enter_context(root_lock(Path(config.data_root)))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(config))
+    except (OSError, EngineError) as exc:
+        log.critical("failed to start daemon: %s", exc)
+        return 1
+    return 0
+
+
+def _make_directories(config: Config) -> None:
+    os.umask(0o022)
+    for path, mode in ((Path(config.data_root), 0o710), (Path(config.exec_root), 0o711)):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+
+
+@contextmanager
+def pid_file(path: Path) -> Iterator[None]:
+    """Hold the pid file. Raises Conflict if the daemon that wrote it is still alive."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(path.read_text())
+        if pid != os.getpid() and Path(f"/proc/{pid}").exists():
+            raise Conflict(
+                f"ensure docker is not running or delete {path}: process with PID {pid} is still running"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, str(os.getpid()).encode(), 0o644)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def root_lock(data_root: Path) -> Iterator[None]:
+    """Keep a second daemon off the data root, whatever its pid file. Raises Conflict."""
+    with (data_root / "longshore.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another daemon uses the data root {data_root}") from None
+        yield
+
+
+async def _serve(config: Config) -> None:
+    from longshore.api.server import ApiServer
+
+    ended = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ApiServer.listen(config))
+        engine = await build_engine(config, _identity(Path(config.data_root)))
+        stack.push_async_callback(shutdown, engine)
+        engine.runtime.subscribe(lambda event: on_task_event(engine, event))
+        await restore(engine)
+        _handle_signals(engine, ended)
+        await stack.enter_async_context(server.serving(engine))
+        engine.spawn(start_by_policy(engine), "starts by restart policy")
+        _settle()
+        _notify_systemd("READY=1")
+        log.info("Daemon has completed initialization")
+        await ended.wait()
+        _notify_systemd("STOPPING=1")
+        log.info("Processing signal: shutting down")
+
+
+def _identity(data_root: Path) -> str:
+    """The daemon's id, made once for a data root (dockerd keeps its own in the same file)."""
+    path = data_root / "engine-id"
+    with contextlib.suppress(OSError):
+        if kept := path.read_text().strip():
+            return kept
+    made = str(uuid.uuid4())
+    write_atomically(path, made.encode(), 0o600)
+    return made
+
+
+def _handle_signals(engine: Engine, ended: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    counted = 0
+
+    def end() -> None:
+        nonlocal counted
+        counted += 1
+        ended.set()
+        if counted >= 3:
+            log.error("forced to exit by a third signal; containers go on running")
+            os._exit(128 + signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, lambda: reload_configuration(engine))
+    loop.add_signal_handler(signal.SIGPIPE, lambda: None)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _settle() -> None:
+    """What was built at the start lives as long as the daemon: keep the collector from walking it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _notify_systemd(state: str) -> None:
+    """sd_notify(3), where systemd asked for it."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

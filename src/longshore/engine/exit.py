@@ -1,0 +1,101 @@
+"""StateChanged: what follows when a container's process has ended.
+
+The runtime tells of an exit once. Under the container's lock its output is read to the end, its network,
+mounts and task are given back, and then the restart policy decides what becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from longshore.containers.container import Container, now, rfc3339_ns
+from longshore.engine.cleanup import release_resources
+from longshore.engine.engine import Engine
+from longshore.engine.restart_policy import arm_restart, should_restart
+from longshore.errors import Conflict, EngineError, NotFound
+from longshore.runtime.task import TaskEvent
+
+OUTPUT_GRACE = 2.0
+"""Seconds to wait for the end of the output: a process left behind may hold the pipe open for ever."""
+
+log = logging.getLogger(__name__)
+
+
+def on_task_event(engine: Engine, event: TaskEvent) -> None:
+    """Called by the runtime for everything that happens to a task."""
+    container = engine.containers.find(event.id)
+    if container is None:
+        return
+    if event.kind == "exit" and not event.exec_id:
+        engine.spawn(_exited(engine, container, event), f"exit of {container.id[:12]}")
+    elif event.kind == "oom":
+        container.state.OOMKilled = True
+        engine.log_container_event(container, "oom")
+    elif event.kind in ("paused", "resumed"):
+        container.state.Paused = event.kind == "paused"
+
+
+async def _exited(engine: Engine, container: Container, event: TaskEvent) -> None:
+    async with container.lock:
+        if not container.state.Running or event.pid != container.state.Pid:
+            return  # Told of a task that a failed start has undone already, or that was dealt with.
+        await handle_exit(engine, container, event.exit_code, event.exited_at)
+
+
+async def handle_exit(engine: Engine, container: Container, exit_code: int, exited_at: int) -> None:
+    """Bring a container whose process has ended to rest. The caller holds its lock.
+
+    `exited_at` is in nanoseconds since the epoch, 0 if it is not known.
+    """
+    oom_killed = container.state.OOMKilled
+    run_time = max(0, (exited_at or time.time_ns()) - _nanoseconds(container.state.StartedAt))
+    streams = engine.streams.get(container.id)
+    if streams is not None:
+        if not await streams.drained(OUTPUT_GRACE):
+            streams.stop()
+    await release_resources(engine, container)
+
+    restart = should_restart(container, exit_code, shutting_down=engine.shutting_down)
+    finished_at = rfc3339_ns(exited_at) if exited_at else now()
+    engine.log_container_event(
+        container, "die", exitCode=str(exit_code), execDuration=str(run_time // 1_000_000_000)
+    )
+    container.state.OOMKilled = oom_killed
+    if restart:
+        container.record.RestartCount += 1
+        container.set_restarting(exit_code, finished_at)
+        await engine.containers.save(container)
+        arm_restart(engine, container, run_time)
+        return
+    if container.host_config.AutoRemove and not container.keep_after_exit:
+        engine.spawn(_auto_remove(engine, container), f"removal of {container.id[:12]}")
+    container.set_stopped(exit_code, finished_at)
+    await engine.containers.save(container)
+
+
+async def _auto_remove(engine: Engine, container: Container) -> None:
+    from longshore.engine.remove import container_remove
+
+    try:
+        await container_remove(engine, container.id, force=True, volumes=True)
+    except (Conflict, NotFound):
+        pass  # Somebody else is removing it, or has.
+    except EngineError as exc:
+        log.error("can't remove container %s: %s", container.id, exc)
+
+
+def _nanoseconds(moment: str) -> int:
+    from datetime import datetime
+
+    whole, _, fraction = moment.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
+
+
+async def wait_for_exits(engine: Engine) -> None:
+    """Wait until every exit that was told of has been dealt with."""
+    exits = [task for task in engine.background if task.get_name().startswith("exit of ")]
+    if exits:
+        await asyncio.wait(exits)

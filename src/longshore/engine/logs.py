@@ -1,0 +1,80 @@
+"""Read a container's log back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from longshore.containers.container import Container
+from longshore.engine.engine import Engine
+from longshore.errors import InvalidParameter
+from longshore.logs.driver import LogDriver
+from longshore.logs.info import log_path
+from longshore.logs.reader import LogSource, ReadOptions, read_logs
+
+
+@dataclass(frozen=True, slots=True)
+class LogsOptions:
+    """What a client wants, as its query says it. Times in seconds since the epoch, with a fraction."""
+
+    stdout: bool = True
+    stderr: bool = True
+    since: str = ""
+    until: str = ""
+    tail: str = ""
+    follow: bool = False
+    timestamps: bool = False
+    details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogsReply:
+    """The log; in frames of the multiplexed stream unless the container has a terminal."""
+
+    tty: bool
+    frames: AsyncIterator[bytes]
+
+
+async def container_logs(engine: Engine, name: str, options: LogsOptions) -> LogsReply:
+    """GET /containers/{id}/logs.
+
+    Raises NotFound, InvalidParameter for a bad time, NotImplementedHere if the driver cannot be read.
+    """
+    container = engine.containers.get(name)
+    read = ReadOptions(
+        stdout=options.stdout,
+        stderr=options.stderr,
+        since=_timestamp("since", options.since),
+        until=_timestamp("until", options.until),
+        tail=_tail(options.tail),
+        follow=options.follow and container.state.Running,
+        timestamps=options.timestamps,
+        details=options.details,
+    )
+    source = log_source(engine, container)
+    return LogsReply(
+        container.config.Tty, read_logs(source, read, multiplex=not container.config.Tty)
+    )
+
+
+def log_source(engine: Engine, container: Container) -> LogDriver | LogSource:
+    """The log being written, or the one that the last run left."""
+    live = engine.logs.get(container.id)
+    if live is not None and container.state.Running:
+        return live
+    driver = container.host_config.LogConfig.Type
+    return LogSource(driver, log_path(driver, container.root, container.id))
+
+
+def _timestamp(key: str, text: str) -> int | None:
+    if text in ("", "0"):
+        return None
+    seconds, _, fraction = text.partition(".")
+    if not seconds.removeprefix("-").isdigit() or (fraction and not fraction.isdigit()):
+        raise InvalidParameter(f'invalid value for "{key}": {text!r} is not a time in seconds')
+    return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
+
+
+def _tail(text: str) -> int:
+    """Docker takes anything that is not a number for all of it."""
+    return int(text) if text.isdigit() else -1

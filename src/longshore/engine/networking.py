@@ -1,0 +1,266 @@
+"""A container's network: initializeNetworking, allocateNetwork and connectToNetwork of Docker's daemon.
+
+The four modes: `container:NAME` shares another container's sandbox, files and host name; `host` takes the
+machine's; `none` gets loopback alone; `bridge` and named networks get an endpoint on each network, the
+default network first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+from longshore.containers.container import Container
+from longshore.containers.record import RecordEndpoint, ipam_config
+from longshore.containers.store import write_atomically
+from longshore.engine.engine import Engine
+from longshore.engine.links import links_of
+from longshore.engine.ports import port_bindings, port_map
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.network.controller import Network
+from longshore.network.endpoint import Endpoint, EndpointOptions
+from longshore.network.sandbox import Sandbox, SandboxOptions
+from longshore.tracing import span
+
+DEFAULT_NETWORK = "bridge"
+
+log = logging.getLogger(__name__)
+
+
+def network_mode(container: Container) -> str:
+    """The mode with its default filled in."""
+    mode = container.host_config.NetworkMode
+    return DEFAULT_NETWORK if mode in ("", "default") else mode
+
+
+def joined_container(container: Container) -> str:
+    """The name or id in `container:NAME`; empty for other modes."""
+    kind, _, name = network_mode(container).partition(":")
+    return name if kind == "container" else ""
+
+
+def network_of_user_namespace(container: Container) -> bool:
+    """Whether the network namespace must be made by the runtime.
+
+    A remapped container must own its network namespace, or it can neither set sysctls nor mount sysfs; the
+    kernel gives it to the user namespace of whoever unshares it, so the runtime has to.
+    """
+    del container
+    return False
+
+
+async def initialize_networking(
+    engine: Engine, container: Container, namespace_of: int | None = None
+) -> str | None:
+    """Give the container its network. Returns the path of its namespace, None for the machine's own.
+
+    `namespace_of`: a process whose network namespace is taken instead of a new one.
+    """
+    if joined_container(container):
+        return _share_network(engine, container)
+    mode = network_mode(container)
+    if mode == "host" and not container.config.Hostname:
+        container.config.Hostname = socket.gethostname()
+    files = container.root
+    container.record.HostsPath = str(files / "hosts")
+    container.record.ResolvConfPath = str(files / "resolv.conf")
+    sandbox, _ = await asyncio.gather(
+        allocate_network(engine, container, namespace_of), build_hostname_file(container)
+    )
+    return None if mode == "host" else str(sandbox.key)
+
+
+def _share_network(engine: Engine, container: Container) -> str | None:
+    """Use the sandbox, the files and the name of the container that is joined."""
+    other = networked_container(engine, container)
+    container.record.HostnamePath = other.record.HostnamePath
+    container.record.HostsPath = other.record.HostsPath
+    container.record.ResolvConfPath = other.record.ResolvConfPath
+    container.config.Hostname = other.config.Hostname
+    container.config.Domainname = other.config.Domainname
+    if network_mode(other) == "host":
+        return None
+    sandbox = engine.networks.sandbox(other.id)
+    if sandbox is None:
+        raise Conflict(f"cannot join network of a non running container: {other.id}")
+    return str(sandbox.key)
+
+
+def networked_container(engine: Engine, container: Container) -> Container:
+    """The running container whose network is joined, through any number of hops.
+
+    Raises InvalidParameter for a container that joins itself, NotFound, Conflict if it does not run.
+    """
+    other = engine.containers.get(joined_container(container))
+    if other is container:
+        raise InvalidParameter("cannot join own network")
+    if not other.state.Running:
+        raise Conflict(f"cannot join network of a non running container: {other.id}")
+    if other.state.Restarting:
+        raise Conflict(f"container {other.id} is restarting, wait until the container is running")
+    if joined_container(other):
+        return networked_container(engine, other)
+    return other
+
+
+async def build_hostname_file(container: Container) -> None:
+    """Write `hostname`, which is mounted at /etc/hostname."""
+    path = container.root / "hostname"
+    container.record.HostnamePath = str(path)
+    await asyncio.to_thread(_write_plain, path, f"{container.config.Hostname}\n".encode())
+
+
+def _write_plain(path: Path, content: bytes) -> None:
+    # In place: a running container has this very inode mounted.
+    with path.open("wb") as file:
+        file.write(content)
+    path.chmod(0o644)
+
+
+async def allocate_network(engine: Engine, container: Container, namespace_of: int | None) -> Sandbox:
+    """Make the sandbox, after any stale one of the same id, and connect it to the container's networks."""
+    settings = container.networks
+    if not settings.Networks:
+        update_network_settings(engine, container)
+    networks = settings.Networks or {}
+    mode = network_mode(container)
+    with span("sandbox"):
+        sandbox = await engine.networks.create_sandbox(
+            container.id, _sandbox_options(engine, container, namespace_of)
+        )
+    settings.SandboxID, settings.SandboxKey = sandbox.id, str(sandbox.key)
+    settings.Ports = {}
+    # The default network first: links live on it, and hosts and resolv.conf are laid out by it.
+    order = sorted(networks, key=lambda name: (name != DEFAULT_NETWORK, name != mode, name))
+    for position, name in enumerate(order):
+        with span(f"connect {name}"):
+            await connect_to_network(engine, container, sandbox, name, publish=position == 0)
+    return sandbox
+
+
+def update_network_settings(engine: Engine, container: Container) -> None:
+    """Fill in the networks of a container that was made without any: the one its mode names."""
+    if container.config.NetworkDisabled or joined_container(container):
+        return
+    network = engine.networks.network(network_mode(container))
+    container.networks.Networks = {network.name: RecordEndpoint(NetworkID=network.id)}
+
+
+async def connect_to_network(
+    engine: Engine, container: Container, sandbox: Sandbox, name: str, *, publish: bool
+) -> Endpoint:
+    """Join one network with the settings asked for, and note what came of it."""
+    networks = container.networks.Networks
+    assert networks is not None
+    settings = networks[name]
+    network = find_network(engine, name, settings.NetworkID)
+    endpoint = await sandbox.join(network, _endpoint_options(engine, container, network, settings, publish))
+    _record_endpoint(container, network, settings, endpoint)
+    if publish:
+        container.networks.Ports = port_map(container, endpoint)
+    engine.events.publish(
+        "network", "connect", network.id, {"container": container.id, "name": network.name, "type": network.driver}
+    )
+    return endpoint
+
+
+def find_network(engine: Engine, name: str, id: str) -> Network:
+    """The network by name, or by its id where it has been given another name since."""
+    try:
+        return engine.networks.network(name)
+    except NotFound:
+        if id:
+            return engine.networks.network(id)
+        raise
+
+
+def _sandbox_options(engine: Engine, container: Container, namespace_of: int | None) -> SandboxOptions:
+    host_config, config = container.host_config, container.config
+    daemon = engine.config
+    on_default = DEFAULT_NETWORK in (container.networks.Networks or {})
+    return SandboxOptions(
+        host=network_mode(container) == "host",
+        namespace_of=namespace_of,
+        hostname=config.Hostname,
+        domainname=config.Domainname,
+        hosts_path=Path(container.record.HostsPath),
+        resolv_conf_path=Path(container.record.ResolvConfPath),
+        extra_hosts=list(host_config.ExtraHosts or []),
+        dns=list(host_config.Dns or daemon.dns),
+        dns_search=list(host_config.DnsSearch or daemon.dns_search),
+        dns_options=list(host_config.DnsOptions or daemon.dns_opts),
+        links=links_of(engine, container) if on_default else [],
+    )
+
+
+def _endpoint_options(
+    engine: Engine, container: Container, network: Network, settings: RecordEndpoint, publish: bool
+) -> EndpointOptions:
+    del engine
+    wanted = ipam_config(settings)
+    aliases = list(settings.Aliases or [])
+    settings.DNSNames = None
+    if network.name not in (DEFAULT_NETWORK, "host", "none"):
+        own = [container.name, *aliases, container.id[:12], container.config.Hostname]
+        settings.DNSNames = list(dict.fromkeys(name for name in own if name))
+    return EndpointOptions(
+        name=container.name,
+        mac_address=settings.DesiredMacAddress or container.config.MacAddress,
+        ipv4_address=wanted.IPv4Address,
+        ipv6_address=wanted.IPv6Address,
+        aliases=aliases,
+        dns_names=settings.DNSNames or [],
+        driver_opts=dict(settings.DriverOpts or {}),
+        gw_priority=settings.GwPriority,
+        port_bindings=port_bindings(container) if publish else [],
+    )
+
+
+def _record_endpoint(
+    container: Container, network: Network, settings: RecordEndpoint, endpoint: Endpoint
+) -> None:
+    settings.NetworkID = network.id
+    settings.EndpointID = endpoint.id
+    settings.MacAddress = endpoint.mac_address
+    settings.IPAddress, settings.IPPrefixLen = endpoint.ipv4_address, endpoint.ipv4_prefixlen
+    settings.Gateway = endpoint.ipv4_gateway
+    settings.GlobalIPv6Address = endpoint.ipv6_address
+    settings.GlobalIPv6PrefixLen = endpoint.ipv6_prefixlen
+    settings.IPv6Gateway = endpoint.ipv6_gateway
+    if network.name == DEFAULT_NETWORK:
+        container.networks.Bridge = ""
+
+
+async def release_network(engine: Engine, container: Container) -> None:
+    """Destroy the sandbox, and forget what only held while it stood."""
+    if joined_container(container):
+        return
+    had_sandbox = bool(container.networks.SandboxID)
+    await engine.networks.sandbox_destroy(container.id)
+    clear_operational_data(container)
+    if not had_sandbox:
+        return
+    for name, settings in (container.networks.Networks or {}).items():
+        try:
+            network = find_network(engine, name, settings.NetworkID)
+        except EngineError:
+            continue
+        engine.events.publish(
+            "network",
+            "disconnect",
+            network.id,
+            {"container": container.id, "name": network.name, "type": network.driver},
+        )
+
+
+def clear_operational_data(container: Container) -> None:
+    """Forget addresses and ports of the last run."""
+    settings = container.networks
+    settings.SandboxID = settings.SandboxKey = ""
+    settings.Ports = {}
+    for endpoint in (settings.Networks or {}).values():
+        endpoint.EndpointID = endpoint.Gateway = endpoint.IPAddress = ""
+        endpoint.GlobalIPv6Address = endpoint.IPv6Gateway = endpoint.MacAddress = ""
+        endpoint.IPPrefixLen = endpoint.GlobalIPv6PrefixLen = 0

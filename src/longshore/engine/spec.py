@@ -1,0 +1,100 @@
+"""From a container to the bytes of its OCI specification: looks up what the specification refers to."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from longshore.containers.container import Container
+from longshore.engine.engine import Engine
+from longshore.errors import Conflict, InvalidParameter
+from longshore.oci.input import ResolvedMount, SpecInput
+from longshore.oci.spec import create_spec, encode_spec
+from longshore.runtime.task import RuntimeOptions
+
+
+async def build_spec(
+    engine: Engine, container: Container, rootfs: Path, mounts: list[ResolvedMount], network: str | None
+) -> bytes:
+    """The container's config.json. `network` is its network namespace's path, None the machine's own.
+
+    Raises Conflict if a container whose namespace is shared does not run, System for what cannot be done.
+    """
+    described = spec_input(engine, container, rootfs, mounts, network)
+    # In a thread: it reads passwd and group of the container, which may lie on a slow disk.
+    return await asyncio.to_thread(lambda: encode_spec(create_spec(described, engine.host)))
+
+
+def spec_input(
+    engine: Engine, container: Container, rootfs: Path, mounts: list[ResolvedMount], network: str | None
+) -> SpecInput:
+    """The container as `longshore.oci` wants it described."""
+    host_config, record, config = container.host_config, container.record, engine.config
+    return SpecInput(
+        id=container.id,
+        config=container.config,
+        host_config=host_config,
+        rootfs=rootfs,
+        hostname=container.config.Hostname,
+        mounts=tuple(mounts),
+        hostname_path=record.HostnamePath,
+        hosts_path=record.HostsPath,
+        resolv_conf_path=record.ResolvConfPath,
+        shm_path=_shm_path(engine, container),
+        network_namespace=network or "host",
+        pid_namespace=_namespace(engine, container, host_config.PidMode, "pid"),
+        ipc_namespace=_namespace(engine, container, host_config.IpcMode, "ipc"),
+        uts_namespace="host" if host_config.UTSMode == "host" else None,
+        path=record.Path,
+        args=tuple(record.Args),
+        default_cgroup_parent=config.cgroup_parent,
+        cgroup_driver=engine.host.cgroup_driver,
+        daemon_seccomp_profile=config.seccomp_profile_json,
+        no_new_privileges=config.no_new_privileges,
+        process_label=record.ProcessLabel,
+        mount_label=record.MountLabel,
+        init=config.init,
+        init_path=config.init_path,
+        default_ulimits=tuple(config.default_ulimits.values()),
+    )
+
+
+def runtime_options(engine: Engine, container: Container) -> RuntimeOptions:
+    """The OCI runtime the container asks for. Raises InvalidParameter if there is none of that name."""
+    name = container.host_config.Runtime or engine.config.default_runtime
+    known = engine.config.runtime(name)
+    if known is None:
+        raise InvalidParameter(f"unknown or invalid runtime name: {name}")
+    return RuntimeOptions(
+        name=name,
+        path=known.path or "runc",
+        type=known.type or RuntimeOptions.type,
+        systemd_cgroup=engine.host.cgroup_driver == "systemd",
+    )
+
+
+def _namespace(engine: Engine, container: Container, mode: str, kind: str) -> str | None:
+    """Where a namespace comes from: a path, "host", or None for one of the container's own."""
+    if mode == "host":
+        return "host"
+    how, _, name = mode.partition(":")
+    if how != "container":
+        return None
+    other = engine.containers.get(name)
+    if not other.state.Running:
+        raise Conflict(f"cannot join {kind.upper()} of a non running container: {other.id}")
+    if other.state.Restarting:
+        raise Conflict(f"container {other.id} is restarting, wait until the container is running")
+    return f"/proc/{other.state.Pid}/ns/{kind}"
+
+
+def _shm_path(engine: Engine, container: Container) -> str | None:
+    mode = container.host_config.IpcMode
+    how, _, name = mode.partition(":")
+    if how == "container":
+        return engine.containers.get(name).record.ShmPath or None
+    if mode == "host":
+        return "/dev/shm"
+    if mode == "shareable":
+        return container.record.ShmPath or None
+    return None
