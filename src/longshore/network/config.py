@@ -1,0 +1,60 @@
+"""What the network controller needs to know of the daemon's flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_ADDRESS_POOLS: tuple[tuple[str, int], ...] = (
+    *((f"172.{second}.0.0/16", 16) for second in range(17, 32)),
+    ("192.168.0.0/16", 20),
+)
+"""Docker's: fifteen networks of 65,534 addresses, then sixteen of 4,094."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Settings of one controller, named as dockerd's flags; all but the roots have Docker's defaults."""
+
+    data_root: Path
+    """Records live in `network/longshore` below."""
+    exec_root: Path
+    """Network namespaces are kept in `netns` below."""
+    instance: str = ""
+    """Told apart from other engines on the machine by this short name; part of the nftables table's name."""
+    bridge_name: str = "docker0"
+    """Link of the network `bridge`; "none" does without that network."""
+    bip: str | None = None
+    """Address and prefix length of the default bridge."""
+    fixed_cidr: str | None = None
+    default_gateway: str | None = None
+    mtu: int = 1500
+    icc: bool = True
+    ip_forward: bool = True
+    ip_masq: bool = True
+    default_ip: str = "0.0.0.0"
+    """Host address for published ports that name none."""
+    default_address_pools: list[tuple[str, int]] = field(default_factory=list)
+    """(base, prefix length of a network); Docker's when empty."""
+    host_gateway_ip: str | None = None
+    """What `host-gateway` in extra hosts means; the default bridge's address when not set."""
+    dns: list[str] = field(default_factory=list)
+    dns_opts: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    firewall: bool = True
+    """False makes no rules at all, as `--iptables=false`; published ports then reach nothing."""
+
+    @property
+    def table(self) -> str:
+        """Name of the nftables table."""
+        return f"longshore-{self.instance}" if self.instance else "longshore"
+
+    @property
+    def store(self) -> Path:
+        """Directory of the records."""
+        return self.data_root / "network" / "longshore"
+
+    @property
+    def namespaces(self) -> Path:
+        """Directory of the network namespaces."""
+        return self.exec_root / "netns"

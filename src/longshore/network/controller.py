@@ -1,0 +1,342 @@
+"""The network controller: every network and sandbox of one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
+from longshore.linux import rtnetlink
+from longshore.linux.namespaces import remove_network_namespace
+from longshore.linux.netlink import NetlinkSocket
+from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
+from longshore.network.create import PREDEFINED, default_records, resolve_record, user_record
+from longshore.network.drivers import DriverRegistry, Machine
+from longshore.network.drivers.bridge import BridgeDriver
+from longshore.network.drivers.null import NullDriver
+from longshore.network.firewall import Firewall
+from longshore.network.foreign import obstacles
+from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
+from longshore.network.network import Network, NetworkRecord
+from longshore.network.ports import PortAllocator
+from longshore.network.sandbox import Sandbox, SandboxOptions, SandboxRecord, is_namespace
+from longshore.network.store import Store
+
+__all__ = ["Network", "NetworkController", "Sandbox"]
+
+log = logging.getLogger(__name__)
+
+
+class NetworkController:
+    """Docker's container network model. Its methods are called on one event loop."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
+        self.store = Store(config.store)
+        self.ports = PortAllocator()
+        self.drivers = DriverRegistry()
+        self.networks_by_id: dict[str, Network] = {}
+        self._machine: Machine | None = None
+        self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._lock = asyncio.Lock()
+
+    async def start(self, active_sandboxes: Mapping[str, str]) -> None:
+        """Take up networks and sandboxes where the last engine left them.
+
+        `active_sandboxes`: ids of the containers that still run, to the path of their network namespace or
+        a process id. Theirs are restored; whatever else was left is removed. Raises OSError, EngineError.
+        """
+        await asyncio.to_thread(self._open)
+        stored = await asyncio.to_thread(self.store.load, "network", NetworkRecord)
+        for record in [*default_records(self.config, stored), *self._user_records(stored)]:
+            try:
+                await self._take_up(record)
+            except (EngineError, OSError) as exc:
+                if record.name in PREDEFINED:
+                    raise
+                log.error("network %s cannot be restored: %s", record.name, exc)
+        await self._restore_sandboxes(active_sandboxes)
+
+    async def stop(self, keep_active: bool) -> None:
+        """Shut down. Unless running sandboxes are to be kept, they, the table and the default bridge go."""
+        for sandbox in list(self._sandboxes.values()):
+            if keep_active:
+                await sandbox.detach()
+            else:
+                await sandbox.destroy()
+        kept = keep_active and bool(self._sandboxes)
+        self._sandboxes.clear()
+        self.ports.close()
+        await asyncio.to_thread(self._close, kept)
+
+    def networks(self) -> list[Network]:
+        """All networks, in the order of their creation."""
+        return list(self.networks_by_id.values())
+
+    def network(self, name_or_id: str) -> Network:
+        """A network by its id, its name or an unambiguous beginning of its id.
+
+        Raises NotFound, InvalidParameter for an ambiguous beginning.
+        """
+        found = self.networks_by_id.get(name_or_id)
+        if found is None:
+            found = next((one for one in self.networks_by_id.values() if one.name == name_or_id), None)
+        if found is not None:
+            return found
+        matches = [one for id, one in self.networks_by_id.items() if name_or_id and id.startswith(name_or_id)]
+        if len(matches) > 1:
+            raise InvalidParameter(
+                f"network {name_or_id} is ambiguous ({len(matches)} matches found based on ID prefix)"
+            )
+        if not matches:
+            raise NotFound(f"network {name_or_id} not found")
+        return matches[0]
+
+    async def create_network(
+        self,
+        name: str,
+        driver: str = "bridge",
+        *,
+        options: Mapping[str, str] | None = None,
+        ipam: Sequence[IPAMPool] = (),
+        internal: bool = False,
+        attachable: bool = False,
+        enable_ipv4: bool = True,
+        enable_ipv6: bool = False,
+        labels: Mapping[str, str] | None = None,
+        ipam_options: Mapping[str, str] | None = None,
+    ) -> Network:
+        """Make a network. Raises Forbidden, Conflict, InvalidParameter, NotFound with Docker's messages."""
+        async with self._lock:
+            if any(network.name == name for network in self.networks_by_id.values()):
+                if name in PREDEFINED:
+                    raise Forbidden(f"operation is not permitted on predefined {name} network ")
+                raise Conflict(f"network with name {name} already exists")
+            record = user_record(
+                name,
+                driver or "bridge",
+                options=dict(options or {}),
+                pools=list(ipam),
+                ipam_options=dict(ipam_options or {}),
+                internal=internal,
+                attachable=attachable,
+                enable_ipv4=enable_ipv4,
+                enable_ipv6=enable_ipv6,
+                labels=dict(labels or {}),
+                known=self.drivers,
+            )
+            if any(other.record.link == record.link != "" for other in self.networks_by_id.values()):
+                raise Forbidden(f"bridge name already used by another network: {record.link}")
+            return await self._take_up(record, new=True)
+
+    async def remove_network(self, network: Network) -> None:
+        """Remove a network. Raises Forbidden for a predefined one or one with endpoints on it."""
+        async with self._lock:
+            if network.name in PREDEFINED:
+                raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+            if self.networks_by_id.get(network.id) is not network:
+                raise NotFound(f"network {network.name} not found")
+            if network.endpoints:
+                active = ", ".join(
+                    f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
+                    for endpoint in network.endpoints.values()
+                )
+                raise Forbidden(
+                    f"error while removing network: network {network.name} has active endpoints ({active})"
+                )
+            network.removing = True
+            try:
+                await asyncio.to_thread(self._delete, network)
+            except OSError as exc:
+                network.removing = False
+                raise System(f"error while removing network: {exc}") from exc
+            del self.networks_by_id[network.id]
+            self._release_subnets(network.record)
+
+    async def create_sandbox(self, container_id: str, options: SandboxOptions) -> Sandbox:
+        """Make a container's sandbox, after destroying any stale one it has. Raises OSError, System."""
+        if not container_id.isalnum():
+            raise InvalidParameter(f"invalid container id: {container_id!r}")
+        await self.sandbox_destroy(container_id)
+        id = secrets.token_hex(32)
+        key = self.config.namespaces / ("default" if options.host else id[:12])
+        sandbox = Sandbox(
+            self, SandboxRecord(id=id, container_id=container_id, key=str(key), options=options)
+        )
+        self._sandboxes[container_id] = sandbox
+        try:
+            await sandbox.create()
+        except BaseException:
+            del self._sandboxes[container_id]
+            raise
+        return sandbox
+
+    async def sandbox_destroy(self, container_id: str) -> None:
+        """Destroy a container's sandbox, if it has one."""
+        sandbox = self._sandboxes.get(container_id)
+        if sandbox is None:
+            return
+        await sandbox.destroy()
+        if self._sandboxes.get(container_id) is sandbox:
+            del self._sandboxes[container_id]
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """A container's sandbox, or None."""
+        return self._sandboxes.get(container_id)
+
+    def sandboxes(self) -> list[Sandbox]:
+        """All sandboxes."""
+        return list(self._sandboxes.values())
+
+    def firewall_obstacles(self) -> list[str]:
+        """What in other people's firewalls stops forwarded packets, in words. Blocks some milliseconds."""
+        links = [network.record.link for network in self.networks() if network.record.link]
+        return obstacles(self.config.table, links) if self.config.firewall else []
+
+    @property
+    def machine(self) -> Machine:
+        """Handles into the machine's own network namespace. Only between start and stop."""
+        if self._machine is None:
+            raise System("the network controller has not been started")
+        return self._machine
+
+    @property
+    def host_gateway(self) -> str:
+        """The address that `host-gateway` means: as configured, else the default bridge's."""
+        if self.config.host_gateway_ip:
+            return self.config.host_gateway_ip
+        for network in self.networks_by_id.values():
+            if network.is_default_bridge:
+                return next((pool.gateway for pool in network.pools if "." in pool.gateway), "")
+        return ""
+
+    def _user_records(self, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
+        return sorted(
+            (record for record in stored if record.name not in PREDEFINED), key=lambda one: one.created
+        )
+
+    async def _take_up(self, record: NetworkRecord, *, new: bool = False) -> Network:
+        """Make a network of a record: subnets and addresses reserved, everything on the machine made."""
+        driver = self.drivers.find(record.driver)
+        if driver is None:
+            raise NotFound(f"could not find plugin {record.driver} in v1 plugin registry: plugin not found")
+        network = Network(record, driver)
+        reserved: list[str] = []
+        try:
+            if driver.addressed:
+                await asyncio.to_thread(resolve_record, record, self._space, self.machine.rtnl, reserved)
+                network.open_pools()
+            await asyncio.to_thread(self._create, network)
+        except BaseException as exc:
+            for subnet in reserved:
+                self._space.release(parse_network(subnet))
+            if isinstance(exc, OSError):
+                raise System(f"cannot create network {record.id} ({record.link}): {exc}") from exc
+            raise
+        self.networks_by_id[network.id] = network
+        if new:
+            log.debug("network %s made", network.name)
+        return network
+
+    async def _restore_sandboxes(self, active: Mapping[str, str]) -> None:
+        kept: set[str] = set()
+        for record in await asyncio.to_thread(self.store.load, "sandbox", SandboxRecord):
+            sandbox = Sandbox(self, record)
+            known = [one for one in record.endpoints if one.network_id in self.networks_by_id]
+            alive = record.container_id in active and (record.options.host or is_namespace(Path(record.key)))
+            if alive:
+                record.endpoints = known
+                self._sandboxes[record.container_id] = sandbox
+                kept.add(Path(record.key).name)
+                for problem in await sandbox.restore():
+                    log.warning("container %s: %s", record.container_id[:12], problem)
+            else:
+                await asyncio.to_thread(self._remove_left_over, record)
+        if self.machine.firewall:
+            await asyncio.to_thread(self._rebuild_firewall)
+        await asyncio.to_thread(self._remove_namespaces, kept)
+
+    # What follows blocks, and runs in threads.
+
+    def _open(self) -> None:
+        self.store.open()
+        self.config.namespaces.mkdir(mode=0o755, parents=True, exist_ok=True)
+        firewall = Firewall(self.config.table) if self.config.firewall else None
+        self._machine = Machine(self.config, NetlinkSocket(), firewall)
+        if firewall:
+            firewall.rebuild([], [])
+        if self.config.ip_forward:
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        self.drivers.register(BridgeDriver(self._machine))
+        self.drivers.register(NullDriver("host"))
+        self.drivers.register(NullDriver("null"))
+
+    def _close(self, kept: bool) -> None:
+        machine = self.machine
+        if not kept:
+            for network in self.networks_by_id.values():
+                if network.is_default_bridge and network.record.link == self.config.bridge_name:
+                    with suppress(OSError):
+                        network.behaviour.delete(network)
+            if machine.firewall:
+                from longshore.network.foreign import dismiss
+
+                for network in self.networks_by_id.values():
+                    if network.record.link:
+                        dismiss(self.config.table, network.record.link)
+                machine.firewall.remove()
+        if machine.firewall:
+            machine.firewall.close()
+        machine.rtnl.close()
+        self._machine = None
+
+    def _create(self, network: Network) -> None:
+        self.store.save("network", network.id, network.record, durable=True)
+        try:
+            network.behaviour.create(network)
+        except BaseException:
+            self.store.delete("network", network.id)
+            raise
+
+    def _delete(self, network: Network) -> None:
+        network.behaviour.delete(network)
+        self.store.delete("network", network.id)
+
+    def _release_subnets(self, record: NetworkRecord) -> None:
+        for pool in record.pools:
+            self._space.release(parse_network(pool.subnet))
+
+    def _rebuild_firewall(self) -> None:
+        """Everything in one transaction, in place of what start had built up piece by piece."""
+        assert self.machine.firewall
+        driver = self.drivers.find("bridge")
+        assert isinstance(driver, BridgeDriver)
+        bridges = [
+            driver.rules(network) for network in self.networks_by_id.values() if network.driver == "bridge"
+        ]
+        ports = [
+            port
+            for sandbox in self._sandboxes.values()
+            for endpoint in sandbox.endpoints
+            for port in endpoint.ports
+        ]
+        self.machine.firewall.rebuild(bridges, ports)
+
+    def _remove_left_over(self, record: SandboxRecord) -> None:
+        for endpoint in record.endpoints:
+            if endpoint.host_interface:
+                with suppress(OSError):
+                    rtnetlink.delete_link(self.machine.rtnl, endpoint.host_interface)
+        if not record.options.host:
+            remove_network_namespace(Path(record.key))
+        self.store.delete("sandbox", record.container_id)
+
+    def _remove_namespaces(self, kept: set[str]) -> None:
+        for path in self.config.namespaces.iterdir():
+            if path.name not in kept:
+                remove_network_namespace(path)

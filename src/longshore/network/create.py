@@ -1,0 +1,230 @@
+"""How a network comes to its settings: validation as Docker does it, subnets and gateways chosen."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from ipaddress import IPv4Interface, ip_interface
+
+from longshore.errors import Forbidden, InvalidParameter, NotFound
+from longshore.linux import rtnetlink
+from longshore.linux.netlink import NetlinkSocket
+from longshore.network.config import NetworkConfig
+from longshore.network.drivers import DriverRegistry
+from longshore.network.ipam import AddressSpace, IPAMPool, IPNetwork, parse_address, parse_network
+from longshore.network.network import (
+    BRIDGE_NAME,
+    DEFAULT_BRIDGE,
+    HOST_BINDING,
+    ICC,
+    MASQUERADE,
+    MTU,
+    NetworkRecord,
+    flag,
+)
+
+PREDEFINED = ("bridge", "host", "none")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_LINK_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
+
+
+def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
+    """The predefined networks, with the ids they had; the bridge's settings are today's flags."""
+    known = {record.name: record for record in stored if record.name in PREDEFINED}
+    records = [
+        known.get("none") or _record("none", "null"),
+        known.get("host") or _record("host", "host"),
+    ]
+    if config.bridge_name != "none":
+        old = known.get("bridge")
+        bridge = _record("bridge", "bridge")
+        if old:
+            bridge.id, bridge.created = old.id, old.created
+        bridge.link = config.bridge_name
+        bridge.pools = [_default_pool(config, old)]
+        bridge.options = {
+            DEFAULT_BRIDGE: "true",
+            ICC: _go(config.icc),
+            MASQUERADE: _go(config.ip_masq),
+            HOST_BINDING: config.default_ip,
+            BRIDGE_NAME: config.bridge_name,
+            MTU: str(config.mtu),
+        }
+        records.append(bridge)
+    return records
+
+
+def user_record(
+    name: str,
+    driver: str,
+    *,
+    options: dict[str, str],
+    pools: list[IPAMPool],
+    ipam_options: dict[str, str],
+    internal: bool,
+    attachable: bool,
+    enable_ipv4: bool,
+    enable_ipv6: bool,
+    labels: dict[str, str],
+    known: DriverRegistry,
+) -> NetworkRecord:
+    """A user's network, checked as far as that needs no look at the machine.
+
+    Raises InvalidParameter, Forbidden, NotFound with Docker's messages.
+    """
+    if not name.strip():
+        raise InvalidParameter("invalid network name: name is empty")
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(f"invalid network name: {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if driver in ("host", "null", "none"):
+        shown = "null" if driver == "none" else driver
+        raise Forbidden(f'only one instance of "{shown}" network is allowed')
+    if known.find(driver) is None:
+        raise NotFound(f"could not find plugin {driver} in v1 plugin registry: plugin not found")
+    if not enable_ipv4 and not enable_ipv6:
+        raise InvalidParameter("IPv4 or IPv6 must be enabled")
+    record = _record(name, driver)
+    record.options, record.labels, record.ipam_options = options, labels, ipam_options
+    record.internal, record.attachable = internal, attachable
+    record.enable_ipv4, record.enable_ipv6 = enable_ipv4, enable_ipv6
+    record.link = options.get(BRIDGE_NAME) or f"br-{record.id[:12]}"
+    if not _LINK_NAME.fullmatch(record.link) or record.link in (".", ".."):
+        raise InvalidParameter(f"invalid bridge name: {record.link}")
+    for option in (ICC, MASQUERADE):
+        flag(options, option, default=True)
+    if not options.get(MTU, "0").isdigit():
+        raise InvalidParameter(f'failed to parse {MTU} value: "{options[MTU]}": invalid syntax')
+    if options.get(HOST_BINDING):
+        parse_address(options[HOST_BINDING])
+    record.pools = _pools(record, pools)
+    return record
+
+
+def resolve_record(
+    record: NetworkRecord, space: AddressSpace, rtnl: NetlinkSocket, reserved: list[str]
+) -> None:
+    """Choose the subnets that are still open and take them all; `reserved` lists those taken so far.
+
+    Blocks. Raises Forbidden if one overlaps another network's, InvalidParameter if there are none left.
+    """
+    if record.options.get(DEFAULT_BRIDGE) == "true":
+        _adopt_addresses(record, rtnl)
+    for pool in record.pools:
+        if pool.subnet:
+            space.reserve(parse_network(pool.subnet))
+        elif pool is record.pools[-1] and record.enable_ipv6 and not _has_version(record.pools, 6):
+            pool.subnet = str(_unique_local(record.id))
+            space.reserve(parse_network(pool.subnet))
+        else:
+            pool.subnet = str(space.allocate(4, _routed(record, rtnl)))
+        reserved.append(pool.subnet)
+
+
+def _record(name: str, driver: str) -> NetworkRecord:
+    created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "000Z")
+    return NetworkRecord(id=secrets.token_hex(32), name=name, driver=driver, created=created)
+
+
+def _pools(record: NetworkRecord, asked: Sequence[IPAMPool]) -> list[IPAMPool]:
+    """The pools as asked for, their texts made canonical, and an empty one for what is to be chosen."""
+    four: list[IPAMPool] = []
+    six: list[IPAMPool] = []
+    for pool in asked:
+        if not pool.subnet:
+            if pool.gateway or pool.ip_range or pool.aux_addresses:
+                raise InvalidParameter(
+                    "invalid network config:\ninvalid subnet : invalid CIDR block notation"
+                )
+            continue
+        subnet = parse_network(pool.subnet)
+        (four if subnet.version == 4 else six).append(_checked(subnet, pool))
+    if record.enable_ipv4 and not four:
+        four.append(IPAMPool())
+    if record.enable_ipv6 and not six:
+        six.append(IPAMPool())
+    return [*(four if record.enable_ipv4 else []), *(six if record.enable_ipv6 else [])]
+
+
+def _checked(subnet: IPNetwork, pool: IPAMPool) -> IPAMPool:
+    if str(subnet) != pool.subnet.strip():
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid subnet {pool.subnet}: it should be {subnet}"
+        )
+    if pool.ip_range:
+        part = parse_network(pool.ip_range)
+        if part.version != subnet.version or not (
+            int(subnet.network_address) <= int(part.network_address)
+            and int(part.broadcast_address) <= int(subnet.broadcast_address)
+        ):
+            raise InvalidParameter(
+                f"invalid network config:\ninvalid ip-range {pool.ip_range}: "
+                f"parent subnet {subnet} doesn't contain ip-range"
+            )
+    for kind, text in [
+        ("gateway", pool.gateway),
+        *(("auxiliary address", text) for text in pool.aux_addresses.values()),
+    ]:
+        if text and parse_address(text) not in subnet:
+            raise InvalidParameter(
+                f"invalid network config:\ninvalid {kind} {text}: parent subnet {subnet} doesn't contain it"
+            )
+    return IPAMPool(
+        subnet=str(subnet),
+        ip_range=str(parse_network(pool.ip_range)) if pool.ip_range else "",
+        gateway=str(parse_address(pool.gateway)) if pool.gateway else "",
+        aux_addresses=dict(pool.aux_addresses),
+    )
+
+
+def _default_pool(config: NetworkConfig, old: NetworkRecord | None) -> IPAMPool:
+    pool = IPAMPool(ip_range=config.fixed_cidr or "")
+    if config.bip:
+        try:
+            address = ip_interface(config.bip)
+        except ValueError:
+            raise InvalidParameter(f"invalid CIDR address: {config.bip}") from None
+        pool.subnet, pool.gateway = str(address.network), str(address.ip)
+    elif old and old.link == config.bridge_name and old.pools:
+        # Containers that still run have addresses of it.
+        pool.subnet, pool.gateway = old.pools[0].subnet, old.pools[0].gateway
+    elif config.fixed_cidr:
+        pool.subnet = str(parse_network(config.fixed_cidr))
+    return pool
+
+
+def _adopt_addresses(record: NetworkRecord, rtnl: NetlinkSocket) -> None:
+    """A bridge that is there already keeps its address, unless the flags name another."""
+    link = rtnetlink.link_by_name(rtnl, record.link)
+    pool = record.pools[0]
+    if link is None:
+        return
+    present = [one for one in rtnetlink.addresses(rtnl, link.index) if isinstance(one, IPv4Interface)]
+    if not present:
+        return
+    if not pool.gateway:
+        pool.subnet, pool.gateway = str(present[0].network), str(present[0].ip)
+        return
+    for address in present:
+        if address.with_prefixlen != f"{pool.gateway}/{pool.subnet.partition('/')[2]}":
+            rtnetlink.delete_address(rtnl, link.index, address)
+
+
+def _routed(record: NetworkRecord, rtnl: NetlinkSocket) -> list[IPNetwork]:
+    return list(rtnetlink.routed_networks(rtnl))
+
+
+def _has_version(pools: Sequence[IPAMPool], version: int) -> bool:
+    return any(pool.subnet and parse_network(pool.subnet).version == version for pool in pools)
+
+
+def _unique_local(id: str) -> IPNetwork:
+    """A /64 of unique local addresses (RFC 4193), the same for the same network."""
+    digest = hashlib.sha256(id.encode()).digest()
+    return parse_network(f"{(bytes([0xFD]) + digest[:7]).hex(':', 2)}::/64")
+
+
+def _go(value: bool) -> str:
+    return "true" if value else "false"

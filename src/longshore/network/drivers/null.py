@@ -1,0 +1,33 @@
+"""The drivers of the networks `none` and `host`: nothing to make, nothing to connect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from longshore.linux.netlink import NetlinkSocket
+from longshore.network.endpoint import Endpoint
+from longshore.network.network import Network
+
+
+class NullDriver:
+    """Endpoints without an interface. As `host`, the sandbox is the machine's own namespace."""
+
+    addressed = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def create(self, network: Network) -> None:
+        """Nothing to do."""
+
+    def delete(self, network: Network) -> None:
+        """Nothing to do."""
+
+    def connect(self, network: Network, endpoint: Endpoint, namespace: Path, rtnl: NetlinkSocket) -> None:
+        """Nothing to do."""
+
+    def restore(self, network: Network, endpoint: Endpoint) -> None:
+        """Nothing to do."""
+
+    def disconnect(self, network: Network, endpoint: Endpoint) -> None:
+        """Nothing to do."""

@@ -1,0 +1,95 @@
+"""Other people's firewalls: a verdict `accept` in our table does not undo a `drop` in theirs.
+
+Where a FORWARD chain of iptables drops by policy, as after dockerd has run, rules of ours let our bridges
+through. They give nothing away: our own table still drops what may not pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+_CHAINS = ("DOCKER-USER", "FORWARD")
+_IPTABLES = ("iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy")
+_LEGACY_TABLES = {
+    "iptables-legacy": Path("/proc/thread-self/net/ip_tables_names"),
+    "ip6tables-legacy": Path("/proc/thread-self/net/ip6_tables_names"),
+}
+
+
+def admit(owner: str, link: str) -> None:
+    """Let a bridge's traffic through wherever FORWARD drops by policy. Blocks; does nothing elsewhere."""
+    for program in dropping():
+        chain = "DOCKER-USER" if _run(program, "-n", "-L", "DOCKER-USER")[0] else "FORWARD"
+        for rule in _rules(owner, link):
+            if not _run(program, "-C", chain, *rule)[0]:
+                _run(program, "-I", chain, *rule)
+
+
+def dismiss(owner: str, link: str) -> None:
+    """Take the rules of `admit` back, wherever they are."""
+    for program in _programs():
+        for chain in _CHAINS:
+            for rule in _rules(owner, link):
+                while _run(program, "-D", chain, *rule)[0]:
+                    pass
+
+
+def dropping() -> list[str]:
+    """The iptables programs whose FORWARD chain drops by policy."""
+    return [name for name in _programs() if "-P FORWARD DROP" in _run(name, "-S", "FORWARD")[1]]
+
+
+def obstacles(owner: str, links: list[str]) -> list[str]:
+    """What stands in the way of forwarded packets now, in words; empty when nothing does. Blocks."""
+    found: list[str] = []
+    for program in dropping():
+        admitted = [
+            link
+            for link in links
+            if any(
+                all(_run(program, "-C", chain, *rule)[0] for rule in _rules(owner, link)) for chain in _CHAINS
+            )
+        ]
+        missing = sorted(set(links) - set(admitted))
+        text = f"{program}: policy of chain FORWARD is DROP"
+        if missing:
+            text += f"; not let through: {', '.join(missing)}"
+        else:
+            text += "; let through by rules of our own"
+        found.append(text)
+    return found
+
+
+def _rules(owner: str, link: str) -> Iterator[list[str]]:
+    comment = ["-m", "comment", "--comment", owner, "-j", "ACCEPT"]
+    yield ["-i", link, *comment]
+    yield ["-o", link, *comment]
+
+
+def _programs() -> list[str]:
+    found = []
+    for name in _IPTABLES:
+        tables = _LEGACY_TABLES.get(name)
+        if tables is not None:
+            # Asking the legacy program would load its modules: only where its table is in use.
+            try:
+                if "filter" not in tables.read_text().split():
+                    continue
+            except OSError:
+                continue
+        if shutil.which(name):
+            found.append(name)
+    return found
+
+
+def _run(program: str, *arguments: str) -> tuple[bool, str]:
+    try:
+        done = subprocess.run(
+            [program, "-w", "5", *arguments], capture_output=True, text=True, timeout=15, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False, ""
+    return done.returncode == 0, done.stdout

@@ -1,0 +1,185 @@
+"""A network: its settings, its subnets, and the endpoints on it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from longshore.errors import EngineError, InvalidParameter
+from longshore.network.endpoint import Endpoint
+from longshore.network.ipam import AddressPool, IPAddress, IPAMPool, parse_address, parse_network
+
+if TYPE_CHECKING:
+    from longshore.network.drivers import Driver
+
+ICC = "com.docker.network.bridge.enable_icc"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+BRIDGE_NAME = "com.docker.network.bridge.name"
+DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
+HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+MTU = "com.docker.network.driver.mtu"
+INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
+
+
+class NetworkRecord(msgspec.Struct, kw_only=True):
+    """A network as it is stored. `created` is RFC 3339."""
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    options: dict[str, str] = {}
+    pools: list[IPAMPool] = []
+    ipam_options: dict[str, str] = {}
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    labels: dict[str, str] = {}
+    link: str = ""
+    """The bridge's link."""
+
+
+class Network:
+    """One network. Owned by the event loop's thread."""
+
+    scope = "local"
+
+    def __init__(self, record: NetworkRecord, driver: Driver) -> None:
+        self.record = record
+        self.behaviour = driver
+        self.endpoints: dict[str, Endpoint] = {}
+        """By endpoint id."""
+        self.removing = False
+        self._pools: list[tuple[AddressPool, str]] = []
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """Unique among the networks."""
+        return self.record.name
+
+    @property
+    def driver(self) -> str:
+        """Name of the driver."""
+        return self.record.driver
+
+    @property
+    def created(self) -> str:
+        """RFC 3339."""
+        return self.record.created
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The driver's options, as given."""
+        return self.record.options
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The user's labels."""
+        return self.record.labels
+
+    @property
+    def pools(self) -> list[IPAMPool]:
+        """The subnets as they are."""
+        return self.record.pools
+
+    @property
+    def internal(self) -> bool:
+        """Whether nothing leaves or enters it."""
+        return self.record.internal
+
+    @property
+    def attachable(self) -> bool:
+        """As given; of no consequence for local networks."""
+        return self.record.attachable
+
+    @property
+    def enable_ipv4(self) -> bool:
+        """Whether endpoints have IPv4 addresses."""
+        return self.record.enable_ipv4
+
+    @property
+    def enable_ipv6(self) -> bool:
+        """Whether endpoints have IPv6 addresses."""
+        return self.record.enable_ipv6
+
+    @property
+    def has_resolver(self) -> bool:
+        """Whether containers on it find each other by name: on all but the predefined networks."""
+        return self.driver not in ("host", "null") and not self.is_default_bridge
+
+    @property
+    def is_default_bridge(self) -> bool:
+        """Whether it is the network `bridge`."""
+        return flag(self.options, DEFAULT_BRIDGE, default=False)
+
+    def open_pools(self) -> None:
+        """Set up allocation with gateways and auxiliary addresses taken. Raises as `AddressPool.reserve`."""
+        self._pools = []
+        for pool in self.pools:
+            addresses = AddressPool(
+                parse_network(pool.subnet), parse_network(pool.ip_range) if pool.ip_range else None
+            )
+            if not pool.gateway and not (self.internal and self.driver != "bridge"):
+                pool.gateway = str(addresses.allocate())
+            elif pool.gateway:
+                addresses.reserve(parse_address(pool.gateway))
+            for address in pool.aux_addresses.values():
+                if address != pool.gateway:
+                    addresses.reserve(parse_address(address))
+            self._pools.append((addresses, pool.gateway))
+
+    def take_address(self, version: int, wanted: str) -> tuple[str, int, str]:
+        """An address, its prefix length and its gateway; the wanted address if one is named.
+
+        Raises Forbidden if it is in use, InvalidParameter if it is on none of the subnets, Unavailable.
+        """
+        failure: EngineError | None = None
+        for pool, gateway in self._pools:
+            if pool.subnet.version != version:
+                continue
+            try:
+                if not wanted:
+                    return str(pool.allocate()), pool.subnet.prefixlen, gateway
+                address = parse_address(wanted)
+                if address in pool:
+                    pool.reserve(address)
+                    return str(address), pool.subnet.prefixlen, gateway
+            except EngineError as exc:
+                failure = exc
+        if failure is None:
+            failure = InvalidParameter(
+                f"invalid config for network {self.name}: invalid endpoint settings:\n"
+                f"no configured subnet contains IP address {wanted}"
+            )
+        elif "no available" in failure.message:
+            failure = type(failure)(f"{failure.message}: {self.name} ({self.id})")
+        raise failure
+
+    def release_addresses(self, endpoint: Endpoint) -> None:
+        """Give an endpoint's addresses back."""
+        for text in (endpoint.ipv4_address, endpoint.ipv6_address):
+            if text:
+                address: IPAddress = ipaddress.ip_address(text)
+                for pool, _ in self._pools:
+                    if address in pool:
+                        pool.release(address)
+
+
+def flag(options: dict[str, str], name: str, *, default: bool) -> bool:
+    """A boolean option, in any spelling that Go's strconv.ParseBool takes. Raises InvalidParameter."""
+    text = options.get(name, "")
+    if not text:
+        return default
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidParameter(f'failed to parse {name} value: "{text}": invalid syntax')
