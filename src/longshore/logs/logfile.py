@@ -11,6 +11,7 @@ import gzip
 import os
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class LogFile:
         self._rotation = rotation
         self._cut = cut
         self._repair = repair
+        self._uncompressed: deque[int] = deque()
+        self._compressing = False
         self._watchers: tuple[Callable[[], None], ...] = ()
         path.parent.mkdir(mode=0o700, exist_ok=True)
         for leftover in path.parent.glob(f"{path.name}.*.tmp"):
@@ -117,9 +120,7 @@ class LogFile:
             self.generation += 1
             generation = self.generation
         if self._rotation.compress:
-            threading.Thread(
-                target=self._compress, args=(generation,), name="longshore-log-gzip", daemon=True
-            ).start()
+            self._compress_later(generation)
 
     def _shift(self) -> None:
         last = self._rotation.max_files - 1
@@ -131,25 +132,42 @@ class LogFile:
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(numbered(self.path, 1))
 
+    def _compress_later(self, generation: int) -> None:
+        with self.lock:
+            self._uncompressed.append(generation)
+            if self._compressing:
+                return
+            self._compressing = True
+        threading.Thread(target=self._compress_all, name="longshore-log-gzip", daemon=True).start()
+
+    def _compress_all(self) -> None:
+        while True:
+            with self.lock:
+                if not self._uncompressed:
+                    self._compressing = False
+                    return
+                generation = self._uncompressed.popleft()
+            with contextlib.suppress(OSError):  # rotated away or removed with its container meanwhile
+                self._compress(generation)
+
     def _compress(self, generation: int) -> None:
         """Compress the file that the rotation to `generation` made number 1, whatever its number by then."""
-        with contextlib.suppress(OSError):  # rotated away or removed with its container meanwhile
-            temporary = self.path.with_name(f"{self.path.name}.{generation}.tmp")
+        temporary = self.path.with_name(f"{self.path.name}.{generation}.tmp")
+        with self.lock:
+            plain = open(numbered(self.path, self.generation - generation + 1), "rb")  # noqa: PTH123, SIM115
+        try:
+            with plain, open(temporary, "xb", opener=_private) as packed:
+                with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6) as packer:
+                    shutil.copyfileobj(plain, packer, 256 * 1024)
+                packed.flush()
+                os.fsync(packed.fileno())
             with self.lock:
-                plain = open(numbered(self.path, self.generation - generation + 1), "rb")  # noqa: PTH123, SIM115
-            try:
-                with plain, open(temporary, "xb", opener=_private) as packed:
-                    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6) as packer:
-                        shutil.copyfileobj(plain, packer, 256 * 1024)
-                    packed.flush()
-                    os.fsync(packed.fileno())
-                with self.lock:
-                    number = self.generation - generation + 1
-                    if number < self._rotation.max_files:
-                        temporary.rename(numbered(self.path, number, ".gz"))
-                        numbered(self.path, number).unlink()
-            finally:
-                temporary.unlink(missing_ok=True)
+                number = self.generation - generation + 1
+                if number < self._rotation.max_files:
+                    temporary.rename(numbered(self.path, number, ".gz"))
+                    numbered(self.path, number).unlink()
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def numbered(path: Path, number: int, suffix: str = "") -> Path:

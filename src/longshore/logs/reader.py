@@ -169,7 +169,7 @@ class _Renderer:
                 continue
             line = record.log.encode("utf-8", "surrogateescape")
             if self._options.details:
-                line = _details(record.attrs) + b" " + line
+                line = _details(record.attrs or {}) + b" " + line
             if self._options.timestamps:
                 line = moment.encode() + b" " + line
             if self._multiplex:

@@ -19,7 +19,7 @@ class Record(msgspec.Struct, gc=False):
     stream: str = ""
     time: str = ""
     """RFC 3339, UTC."""
-    attrs: dict[str, str] = {}
+    attrs: dict[str, str] | None = None
 
 
 class Format(Protocol):
