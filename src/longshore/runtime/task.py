@@ -161,7 +161,7 @@ class TaskRuntime(Protocol):
     async def exec_create(
         self, id: str, exec_id: str, process: bytes, *, stdin: bool, terminal: bool, attach: Attach
     ) -> None:
-        """Prepare a further process; `process` is an OCI process as JSON. Conflict if the exec id is in use."""
+        """Prepare a further process; `process` is an OCI process as JSON. Conflict if the id is in use."""
 
     async def exec_start(self, id: str, exec_id: str) -> int:
         """Start a prepared process; its pid. On failure the exec is gone."""

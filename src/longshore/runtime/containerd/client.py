@@ -118,7 +118,7 @@ def translate(exc: BaseException, prefix: str = "") -> EngineError:
     kind: type[EngineError] = System
     if exc.status is Status.NOT_FOUND or "container does not exist" in text or "no such container" in text:
         kind = NotFound
-    elif exc.status in (Status.ALREADY_EXISTS, Status.FAILED_PRECONDITION):
+    elif exc.status in (Status.ALREADY_EXISTS, Status.FAILED_PRECONDITION) or "cannot delete a " in text:
         kind = Conflict
     elif exc.status is Status.UNAVAILABLE:
         kind = Unavailable
@@ -126,7 +126,7 @@ def translate(exc: BaseException, prefix: str = "") -> EngineError:
 
 
 def any_json(name: str, value: bytes) -> Any:
-    """An OCI runtime spec's object, as containerd's typeurl names it: "Spec", "Process" or "LinuxResources"."""
+    """An object of the OCI runtime spec by its name there: "Spec", "Process" or "LinuxResources"."""
     return Any(type_url=f"types.containerd.io/opencontainers/runtime-spec/1/{name}", value=value)
 
 

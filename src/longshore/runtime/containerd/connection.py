@@ -156,7 +156,7 @@ class Connection:
                     self._log.exception("an event of containerd was not understood: %s", envelope.topic)
 
     async def _subscribed(self, client: Client, subscribed: asyncio.Event) -> None:
-        """Wait until the subscription holds. containerd does not tell, so send events until one comes back."""
+        """Wait until the subscription holds: containerd does not tell, so send events until one returns."""
         for _ in range(100):
             await client.publish(
                 pb.PublishRequest(topic=_SUBSCRIBED, event=any_message("longshore.Subscribed", pb.Empty())),

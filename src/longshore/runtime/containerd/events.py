@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from longshore.runtime.containerd.client import nanoseconds
-from longshore.runtime.containerd.processes import Process
+from longshore.errors import NotFound
+from longshore.runtime.containerd.client import Client, nanoseconds
+from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
-from longshore.runtime.task import TaskEvent, TaskEventKind, TaskInfo, TaskStatus
+from longshore.runtime.task import ExitStatus, TaskEvent, TaskEventKind, TaskInfo, TaskStatus
 
 _NAMED: dict[str, TaskEventKind] = {
     "/tasks/oom": "oom",
@@ -50,15 +51,6 @@ def decode(envelope: pb.Envelope) -> TaskEvent | None:
     return None
 
 
-def missed_exit(process: Process, ended: pb.Process | None) -> TaskEvent:
-    """The exit of a process that ended while no events came; `ended` is None if containerd lost it."""
-    if ended is None:
-        return TaskEvent("exit", process.id, process.exec_id, process.pid, _LOST, time.time_ns())
-    return TaskEvent(
-        "exit", process.id, process.exec_id, process.pid, ended.exit_status, nanoseconds(ended.exited_at)
-    )
-
-
 def task_info(task: pb.Process) -> TaskInfo:
     """A listed task. Its id is the container's."""
     return TaskInfo(
@@ -68,3 +60,36 @@ def task_info(task: pb.Process) -> TaskInfo:
         task.exit_status,
         nanoseconds(task.exited_at),
     )
+
+
+async def catch_up(client: Client, processes: Processes) -> list[TaskEvent]:
+    """What ended while no events came. Tasks that are new to us are known from now on, without an event."""
+    listed = {task.id or task.container_id: task for task in (await client.list(pb.ListTasksRequest())).tasks}
+    exits: list[TaskEvent] = []
+    for process in processes.alive():
+        task = await _exec(client, process) if process.exec_id else listed.get(process.id)
+        # A process without a pid is being created just now: whoever creates it will hear how that ends.
+        if process.pid and (task is None or task.status == pb.STATUS_STOPPED):
+            exits.append(_missed(process, task))
+    for id, task in listed.items():
+        if processes.get(id) is None:
+            ended = ExitStatus(task.exit_status, nanoseconds(task.exited_at))
+            stopped = task.status == pb.STATUS_STOPPED
+            started = task.status != pb.STATUS_CREATED
+            processes.add(Process(id, "", task.pid, started=started, exit=ended if stopped else None))
+    return exits
+
+
+async def _exec(client: Client, process: Process) -> pb.Process | None:
+    try:
+        request = pb.ProcessRequest(container_id=process.id, exec_id=process.exec_id)
+        return (await client.get(request)).process
+    except NotFound:
+        return None
+
+
+def _missed(process: Process, ended: pb.Process | None) -> TaskEvent:
+    if ended is None:
+        return TaskEvent("exit", process.id, process.exec_id, process.pid, _LOST, time.time_ns())
+    exited_at = nanoseconds(ended.exited_at)
+    return TaskEvent("exit", process.id, process.exec_id, process.pid, ended.exit_status, exited_at)

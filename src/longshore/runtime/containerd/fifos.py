@@ -12,13 +12,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from longshore.errors import InvalidParameter
 from longshore.runtime.task import Stdio
 
 PIPE_SIZE = 1 << 20
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(slots=True)
@@ -54,7 +57,10 @@ class FIFOs:
 
 
 def paths(directory: Path, prefix: str, *, stdin: bool, terminal: bool) -> FIFOs:
-    """The names of a process's pipes; a terminal has no stderr of its own."""
+    """The names of a process's pipes; a terminal has no stderr of its own. Raises InvalidParameter."""
+    for identifier in (directory.name, prefix):
+        if not _IDENTIFIER.fullmatch(identifier):
+            raise InvalidParameter(f"identifier {identifier!r} must match {_IDENTIFIER.pattern}")
     return FIFOs(
         directory,
         prefix,

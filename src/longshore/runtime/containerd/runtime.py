@@ -14,7 +14,7 @@ from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.containerd import fifos
 from longshore.runtime.containerd.client import Client, any_json, any_message, nanoseconds
 from longshore.runtime.containerd.connection import Connection
-from longshore.runtime.containerd.events import decode, missed_exit, task_info
+from longshore.runtime.containerd.events import catch_up, decode, task_info
 from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 from longshore.runtime.containerd.supervisor import Supervisor
@@ -30,7 +30,7 @@ class ContainerdRuntime:
     root) containerd's database. With `address` another containerd is used, which is never started nor killed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a daemon's composition root passes, by name
         self,
         state_dir: Path,
         root_dir: Path,
@@ -110,19 +110,16 @@ class ContainerdRuntime:
                         stdout=pipes.stdout,
                         stderr=pipes.stderr,
                         terminal=terminal,
+                        options=_options(runtime, checkpoint) if checkpoint else None,
                     )
-                    if checkpoint is not None and (options := _options(runtime, checkpoint)):
-                        request.options.CopyFrom(options)
-                    try:
-                        reply = await client.create(request)
-                    except EngineError as exc:
-                        raise type(exc)(f"failed to create task for container: {exc.message}") from exc
-            except BaseException:
-                await asyncio.shield(self._remove(client, id, force=True))
+                    reply = await client.create(request)
+            except BaseException as exc:
+                await asyncio.shield(self._undo(id))
+                if isinstance(exc, EngineError):
+                    raise type(exc)(f"failed to create task for container: {exc.message}") from exc
                 raise
         except BaseException:
             self._processes.forget(id)
-            fifos.remove_directory(self._fifo_dir / id)
             raise
         process.pid = reply.pid
         return process.pid
@@ -316,23 +313,26 @@ class ContainerdRuntime:
         """Delete task and container, whichever there are; `force` kills first what still runs."""
         request = pb.ProcessRequest(container_id=id)
         reply: pb.DeleteResponse | None = None
-        try:
-            with contextlib.suppress(NotFound):
-                try:
-                    reply = await client.delete(request)
-                except Conflict:
-                    if not force:
-                        raise
-                    await client.kill(pb.KillRequest(container_id=id, signal=_SIGKILL, all=True))
-                    await client.wait(request)
-                    reply = await client.delete(request)
-            with contextlib.suppress(NotFound):
-                await client.container_delete(pb.DeleteContainerRequest(id=id))
-        except EngineError as exc:
-            if not force:
-                raise
-            self._log.warning("cannot undo the creation of container %s: %s", id, exc.message)
+        with contextlib.suppress(NotFound):
+            try:
+                reply = await client.delete(request)
+            except Conflict:
+                if not force:
+                    raise
+                await client.kill(pb.KillRequest(container_id=id, signal=_SIGKILL, all=True))
+                await client.wait(request)
+                reply = await client.delete(request)
+        with contextlib.suppress(NotFound):
+            await client.container_delete(pb.DeleteContainerRequest(id=id))
         return _status(reply)
+
+    async def _undo(self, id: str) -> None:
+        """Take back a creation that failed, also if that was because containerd went away."""
+        try:
+            await self._remove(await self._connection.client(), id, force=True)
+        except EngineError as exc:
+            self._log.warning("cannot undo the creation of container %s: %s", id, exc.message)
+        fifos.remove_directory(self._fifo_dir / id)
 
     async def _started(self, client: Client, process: Process) -> None:
         if process.fifos is not None:
@@ -382,36 +382,8 @@ class ContainerdRuntime:
                 self._log.exception("a receiver of task events failed: %s of %s", event.kind, event.id)
 
     async def _resync(self, client: Client) -> None:
-        """Compare what we know with what containerd says now; what ended unseen is told now."""
-        listed = {
-            each.id: each for each in (task_info(t) for t in (await client.list(pb.ListTasksRequest())).tasks)
-        }
-        for process in self._processes.alive():
-            if process.exec_id:
-                with contextlib.suppress(NotFound):
-                    reply = await client.get(
-                        pb.ProcessRequest(container_id=process.id, exec_id=process.exec_id)
-                    )
-                    if reply.process.status != pb.STATUS_STOPPED:
-                        continue
-                    self._exited(missed_exit(process, reply.process))
-                    continue
-                self._exited(missed_exit(process, None))
-        for process in self._processes.alive():
-            if not process.exec_id and process.pid:
-                info = listed.get(process.id)
-                if info is None:
-                    self._exited(missed_exit(process, None))
-                elif info.status == "stopped":
-                    self._exited(
-                        TaskEvent("exit", process.id, "", process.pid, info.exit_code, info.exited_at)
-                    )
-        for info in listed.values():
-            if self._processes.get(info.id) is None:
-                exit = ExitStatus(info.exit_code, info.exited_at) if info.status == "stopped" else None
-                self._processes.add(
-                    Process(info.id, "", info.pid, started=info.status != "created", exit=exit)
-                )
+        for event in await catch_up(client, self._processes):
+            self._exited(event)
 
 
 def _options(runtime: RuntimeOptions, checkpoint: Path | None = None) -> Any | None:

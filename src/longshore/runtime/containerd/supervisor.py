@@ -167,11 +167,14 @@ class Supervisor:
         pid = self._child.pid
         self._watch(pid, os.pidfd_open(pid))
         _write(self._pid_file, str(pid))
+        self._set_oom_score(pid)
+        self._log.info("started containerd: pid=%d address=%s", pid, self.address)
+
+    def _set_oom_score(self, pid: int) -> None:
         try:
             Path(f"/proc/{pid}/oom_score_adj").write_text(str(self._oom_score))
         except OSError as exc:
             self._log.warning("cannot set containerd's OOM score to %d: %s", self._oom_score, exc.strerror)
-        self._log.info("started containerd: pid=%d address=%s", pid, self.address)
 
     def _configuration(self) -> str:
         disabled = ", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)
