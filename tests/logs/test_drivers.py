@@ -99,17 +99,33 @@ def test_one_file_starts_over(tmp_path: Path) -> None:
     assert numbers(written(tmp_path))[-1] == 99
 
 
-def test_rotated_files_are_compressed(tmp_path: Path) -> None:
-    fill(tmp_path, 100, max_size="2k", max_file="9", compress="true")
-    path = tmp_path / f"{CONTAINER}-json.log"
+def wait_for_compression(directory: Path) -> None:
     deadline = time.monotonic() + 10
-    while any(re.search(r"\.(tmp|\d)$", file.name) for file in tmp_path.iterdir()):
+    while any(re.search(r"\.(tmp|\d)$", file.name) for file in directory.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_rotated_files_are_compressed(tmp_path: Path) -> None:
+    driver = driver_in(tmp_path, max_size="2k", max_file="9", compress="true")
+    driver.log("stdout", b"".join(b"line %d\n" % number for number in range(100)), NOW, False)
+    wait_for_compression(tmp_path)
+    driver.close()
     packed = sorted(tmp_path.glob("*.gz"), reverse=True)
     assert len(packed) > 1
     kept = [number for file in packed for number in numbers(gzip.decompress(file.read_bytes()))]
-    assert kept + numbers(path.read_bytes()) == list(range(100))
+    assert kept + numbers(written(tmp_path)) == list(range(100))
+
+
+def test_what_was_left_uncompressed_is_compressed_later(tmp_path: Path) -> None:
+    fill(tmp_path, 40, max_size="1k", max_file="9")
+    assert not list(tmp_path.glob("*.gz"))
+    driver = driver_in(tmp_path, max_size="1k", max_file="9", compress="true")
+    wait_for_compression(tmp_path)
+    driver.close()
+    packed = sorted(tmp_path.glob("*.gz"), reverse=True)
+    kept = [number for file in packed for number in numbers(gzip.decompress(file.read_bytes()))]
+    assert kept + numbers(written(tmp_path)) == list(range(40))
 
 
 def test_reopening_appends_and_keeps_rotating(tmp_path: Path) -> None:

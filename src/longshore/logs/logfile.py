@@ -54,6 +54,8 @@ class LogFile:
         for leftover in path.parent.glob(f"{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
         self._fd, self._size = self._open()
+        if rotation.compress:
+            self._compress_leftovers()
 
     def append(self, data: bytes) -> None:
         """Write whole records, rotating between them where it is time. Raises OSError."""
@@ -132,6 +134,12 @@ class LogFile:
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(numbered(self.path, 1))
 
+    def _compress_leftovers(self) -> None:
+        """What an earlier run had no time for."""
+        for number in range(self._rotation.max_files - 1, 0, -1):
+            if numbered(self.path, number).exists():
+                self._compress_later(1 - number)
+
     def _compress_later(self, generation: int) -> None:
         with self.lock:
             self._uncompressed.append(generation)
@@ -163,7 +171,8 @@ class LogFile:
                 os.fsync(packed.fileno())
             with self.lock:
                 number = self.generation - generation + 1
-                if number < self._rotation.max_files:
+                # Once closed, the next run's LogFile may rename files at any time, and sees to this one.
+                if number < self._rotation.max_files and not self.closed:
                     temporary.rename(numbered(self.path, number, ".gz"))
                     numbered(self.path, number).unlink()
         finally:
