@@ -33,7 +33,7 @@ def status_of(exc: BaseException) -> int:
 
 
 def error_response(exc: Exception, what: str) -> Response:
-    """The answer to a request, described by `what`, that failed. An error that is a bug is logged with its traceback."""
+    """The answer to the request described by `what`, which failed. Bugs are logged with their traceback."""
     status = status_of(exc)
     if status == 304:
         return Response(304)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import struct
 
@@ -27,7 +28,8 @@ def hijack(request: Request, *, multiplexed: bool) -> RawConnection:
     """
     content_type = MULTIPLEXED_STREAM if multiplexed and request.version >= (1, 42) else RAW_STREAM
     if "upgrade" in request.headers:
-        head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\n"
+        head += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in request.common.items())
@@ -99,10 +101,8 @@ class WebSocketConnection:
             self._connection.send(_frame(_CLOSE, struct.pack("!H", 1000)))
 
     async def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the client left first
             await self.write_eof()
-        except OSError:
-            pass  # the client left first
         self._connection.close()
 
     async def _read_frame(self) -> tuple[int, bytes]:

@@ -47,7 +47,7 @@ class ProtocolError(Exception):
 
 @dataclass(slots=True)
 class Response:
-    """What to send. A body that is an iterator is sent in chunks, each at once, and stopped with the client."""
+    """What to send. A body that is an iterator is sent chunk by chunk, and stopped with the client."""
 
     status: int = 200
     body: bytes | AsyncIterator[bytes] = b""
@@ -239,7 +239,10 @@ class Connection(asyncio.Protocol):
         return data
 
     async def receive_until(self, mark: bytes, most: int) -> bytes:
-        """What comes before `mark`, which is consumed. Raises ClientGone, or ProtocolError beyond `most` bytes."""
+        """What comes before `mark`, which is consumed.
+
+        Raises ClientGone, or ProtocolError if it is more than `most` bytes.
+        """
         searched = 0
         while (found := self._buffer.find(mark, searched)) < 0:
             if len(self._buffer) > most:
@@ -396,8 +399,8 @@ class Connection(asyncio.Protocol):
     async def _stream(self, body: AsyncIterator[bytes], *, chunked: bool) -> bool:
         self._streaming = True
         try:
-            if self._eof:
-                return False
+            if self._eof and self._task is not None:
+                self._task.cancel()  # left already, but the body still gets the chance to let go of things
             async for chunk in body:
                 if chunk:
                     self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)

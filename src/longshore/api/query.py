@@ -56,7 +56,7 @@ def filters(request: Request) -> Filters:
 
 
 async def json_object(request: Request) -> dict[str, object] | None:
-    """The body as a plain JSON object; None if there is no body. Raises InvalidParameter, worded as dockerd."""
+    """The body as a plain JSON object; None if there is none. Raises InvalidParameter, worded as dockerd."""
     check_content_type(request)
     if request.body.empty:
         return None

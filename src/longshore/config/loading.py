@@ -187,6 +187,8 @@ def validate(config: Config) -> None:
         if getattr(config, name) < 1:
             raise InvalidParameter(f"invalid {_key(name)}: {getattr(config, name)}")
     parse_bytes(config.default_shm_size)
+    if config.seccomp_profile_json not in ("", "unconfined"):
+        _validate_profile(config)
     for text in config.exec_opts:
         key, _, value = text.partition("=")
         if key != "native.cgroupdriver" or value not in ("cgroupfs", "systemd"):
@@ -196,17 +198,24 @@ def validate(config: Config) -> None:
     _validate_runtimes(config)
 
 
+def _validate_profile(config: Config) -> None:
+    try:
+        msgspec.json.decode(config.seccomp_profile_json, type=dict[str, Any])
+    except msgspec.DecodeError as exc:
+        raise InvalidParameter(f"decoding seccomp profile ({config.seccomp_profile}) failed: {exc}") from None
+
+
 def _validate_runtimes(config: Config) -> None:
     for name, runtime in config.runtimes.items():
         if name == "runc":
             raise InvalidParameter("runtime name 'runc' is reserved")
-        if not runtime.path and not runtime.runtime_type:
+        if not runtime.path and not runtime.type:
             raise InvalidParameter(f"runtime {name}: either a runtimeType or a path must be configured")
-        if runtime.path and runtime.runtime_type:
+        if runtime.path and runtime.type:
             raise InvalidParameter(
                 f"runtime {name}: cannot configure both path and runtimeType for the same runtime"
             )
-    if config.default_runtime != "runc" and config.default_runtime not in config.runtimes:
+    if config.runtime(config.default_runtime) is None:
         raise InvalidParameter(f"specified default runtime '{config.default_runtime}' does not exist")
 
 

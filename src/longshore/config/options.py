@@ -10,11 +10,13 @@ import re
 import typing
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from longshore.errors import InvalidParameter
+from longshore.types.container import Ulimit
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"
@@ -55,21 +57,13 @@ class Directive:
         return "" if self.option.flag == "-" else self.option.flag or self.key
 
 
-class RuntimeConfig(msgspec.Struct, rename={"runtime_args": "runtimeArgs", "runtime_type": "runtimeType"}):
+class RuntimeConfig(msgspec.Struct, rename={"runtime_args": "runtimeArgs", "type": "runtimeType"}):
     """An OCI runtime by path and arguments, or a containerd shim by its type and options."""
 
     path: str = ""
     runtime_args: list[str] = []
-    runtime_type: str = ""
+    type: str = ""
     options: dict[str, Any] = {}
-
-
-class UlimitConfig(msgspec.Struct, rename={"name": "Name", "hard": "Hard", "soft": "Soft"}):
-    """A resource limit for new containers; -1 is unlimited."""
-
-    name: str = ""
-    hard: int = 0
-    soft: int = 0
 
 
 class AddressPoolConfig(msgspec.Struct):
@@ -142,7 +136,7 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     ] = "private"
     default_shm_size: Annotated[str, Option("Default shm size for containers")] = "64MiB"
     default_ulimits: Annotated[
-        dict[str, UlimitConfig], Option("Default ulimits for containers", "default-ulimit", reload=True)
+        dict[str, Ulimit], Option("Default ulimits for containers", "default-ulimit", reload=True)
     ] = {}
     init: Annotated[
         bool, Option("Run an init in the container to forward signals and reap processes", reload=True)
@@ -303,10 +297,29 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
         return "cgroupfs"
 
     @property
-    def default_runtime_path(self) -> str:
-        """The program behind `default_runtime`."""
-        runtime = self.runtimes.get(self.default_runtime)
-        return (runtime.path if runtime else "") or self.default_runtime
+    def seccomp_profile_json(self) -> str:
+        """The profile for new containers: its JSON, `unconfined`, or empty for the default one."""
+        if self.seccomp_profile in ("", "builtin"):
+            return ""
+        if self.seccomp_profile == "unconfined":
+            return self.seccomp_profile
+        return _read_profile(self.seccomp_profile)
+
+    def runtime(self, name: str) -> RuntimeConfig | None:
+        """The runtime called `name`; None if there is none."""
+        if name == "runc":
+            return RuntimeConfig(path="runc")
+        if name == "io.containerd.runc.v2":
+            return RuntimeConfig(type=name)
+        return self.runtimes.get(name)
+
+
+@cache
+def _read_profile(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as exc:
+        raise InvalidParameter(f"opening seccomp profile ({path}) failed: {exc.strerror}") from exc
 
 
 @cache

@@ -27,8 +27,8 @@ async def system_version(engine: Engine) -> SystemVersion:
     """GET /version"""
     containerd, runc, init = await asyncio.gather(
         asyncio.to_thread(program_version, "containerd"),
-        asyncio.to_thread(program_version, engine.config.default_runtime_path),
-        asyncio.to_thread(program_version, engine.config.init_path or "docker-init"),
+        asyncio.to_thread(program_version, _runtime_program(engine)),
+        asyncio.to_thread(program_version, engine.config.init_path or engine.host.init_path or "docker-init"),
     )
     api, oldest = (".".join(map(str, version)) for version in (API_VERSION, MIN_API_VERSION))
     details = {
@@ -64,6 +64,11 @@ async def system_version(engine: Engine) -> SystemVersion:
         Experimental=engine.config.experimental,
         BuildTime="",
     )
+
+
+def _runtime_program(engine: Engine) -> str:
+    runtime = engine.config.runtime(engine.config.default_runtime)
+    return (runtime.path if runtime else "") or "runc"
 
 
 def architecture() -> str:

@@ -75,7 +75,8 @@ async def post_containers_start(engine: Engine, request: Request) -> Response:
     # A JSON object that is not empty has at least 7 characters; very old clients send `null` or `{}`.
     if request.body.length is None or request.body.length > 7:
         raise InvalidParameter(
-            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+            "starting container with non-empty request body was deprecated since API v1.22 "
+            "and removed in v1.24"
         )
     await container_start(
         engine,

@@ -115,7 +115,7 @@ async def delete_images(engine: Engine, request: Request) -> Response:
 
 
 def platforms(request: Request) -> list[str]:
-    """The platforms asked for, as `os/architecture[/variant]`; sent as JSON objects. Raises InvalidParameter."""
+    """The platforms asked for, sent as JSON, as `os/architecture[/variant]`. Raises InvalidParameter."""
     found = []
     for text in request.query.get("platform", []) if request.version >= (1, 48) else []:
         try:

@@ -1,0 +1,39 @@
+"""docker system df: what takes space."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longshore.engine.engine import Engine
+
+OBJECT_TYPES = frozenset({"container", "image", "volume", "build-cache"})
+"""What may be asked for."""
+
+
+async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYPES) -> dict[str, Any]:
+    """GET /system/df: sizes in bytes of the objects of the `wanted` types; null for types not asked for."""
+    from longshore.engine.images import image_list
+    from longshore.engine.listing import container_list
+    from longshore.engine.volumes import volumes_usage
+
+    async def containers() -> Any:
+        return await container_list(engine, all=True, size=True) if "container" in wanted else None
+
+    async def images() -> Any:
+        return await image_list(engine, True, {}, True, False, False) if "image" in wanted else None
+
+    async def volumes() -> Any:
+        return await volumes_usage(engine) if "volume" in wanted else None
+
+    found_images, found_containers, found_volumes = await asyncio.gather(images(), containers(), volumes())
+    return {
+        "LayersSize": sum(layer.size for layer in engine.layers.layers()) if "image" in wanted else 0,
+        "Images": found_images,
+        "Containers": found_containers,
+        "Volumes": found_volumes,
+        "BuildCache": [] if "build-cache" in wanted else None,
+        "BuilderSize": 0,
+    }
