@@ -17,7 +17,7 @@ import pytest
 
 from longshore.errors import Conflict, NotFound, System
 from longshore.runtime import RuntimeOptions, Stdio, TaskEvent
-from longshore.runtime.containerd import ContainerdRuntime
+from longshore.runtime.containerd import ContainerdRuntime, connection
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("containerd"), reason="needs root and containerd"
@@ -335,11 +335,19 @@ async def test_a_missing_program_is_told_and_undone(place: Place) -> None:
 @on_loop
 async def test_exits_while_containerd_is_dead_come_once(place: Place) -> None:
     async with connected(place) as (runtime, exits):
-        await started(runtime, place, "goes", "sh", "-c", "sleep 0.3; exit 4")
+        goes = Streams()
+        script = "trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done"
+        spec = place.spec("goes", "sh", "-c", script)
+        pid = await runtime.create(
+            "goes", spec, stdin=False, terminal=False, runtime=RUNC, attach=goes.attach
+        )
+        await runtime.start("goes")
+        await goes.until(b"ready")
         stays = await started(runtime, place, "stays", "sh", "-c", "while :; do echo x; sleep 0.1; done")
         before = place.containerd_pid()
         os.kill(before, signal.SIGKILL)
-        assert (await exits.of("goes")).exit_code in (4, 137)
+        os.kill(pid, signal.SIGTERM)
+        assert (await exits.of("goes")).exit_code == 4
         await asyncio.sleep(1)
         assert place.containerd_pid() != before
         assert len(exits.all("goes")) == 1
@@ -349,6 +357,23 @@ async def test_exits_while_containerd_is_dead_come_once(place: Place) -> None:
         assert len(stays.out) > seen
         await runtime.kill("stays", signal.SIGKILL)
         assert (await exits.of("stays")).exit_code == 137
+
+
+@on_loop
+async def test_a_containerd_that_hangs_is_replaced(place: Place) -> None:
+    async with connected(place) as (runtime, exits):
+        await started(runtime, place, "c", "sleep", "100")
+        before = place.containerd_pid()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection, "HEALTH_INTERVAL", 0.1)
+            patch.setattr(connection, "HEALTH_TIMEOUT", 0.3)
+            await asyncio.sleep(2.5)  # the interval that was under way
+            os.kill(before, signal.SIGSTOP)
+            async with asyncio.timeout(10):
+                while place.containerd_pid() == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        assert [task.status for task in await runtime.tasks()] == ["running"]
+        assert exits.all("c") == []
 
 
 @on_loop
