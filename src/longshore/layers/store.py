@@ -20,7 +20,7 @@ from longshore.layers.idmap import IdMap, IdRange
 from longshore.layers.initlayer import setup_init_layer
 from longshore.layers.layerdb import NAME, LayerDb, LayerRecord, MountRecord
 from longshore.layers.rwlayer import RWLayer
-from longshore.layers.tarsplit import assemble
+from longshore.layers.tarsplit import archive_size, assemble
 from longshore.layers.unpack import unpack
 
 MAX_DEPTH = 125
@@ -164,6 +164,10 @@ class LayerStore:
         """The layer's archive, uncompressed, bit for bit as it was registered."""
         files = self.driver.own_files(layer.cache_id)
         return ChunkReader(assemble(self._db.tar_split(layer.chain_id), files))
+
+    def tar_size(self, layer: Layer) -> int:
+        """Length of that archive in bytes."""
+        return archive_size(self._db.tar_split(layer.chain_id))
 
     def create_rw_layer(
         self,

@@ -108,6 +108,11 @@ def assemble(tar_split: str | os.PathLike[str], root: str | os.PathLike[str]) ->
         os.close(directory)
 
 
+def archive_size(tar_split: str | os.PathLike[str]) -> int:
+    """Length in bytes of the archive that `assemble` would give."""
+    return sum(len(line.payload or b"") if line.type == 2 else line.size for line in _lines(tar_split))
+
+
 def _lines(path: str | os.PathLike[str]) -> Iterator[_Line]:
     gunzip = zlib.decompressobj(wbits=31)
     decoder = msgspec.json.Decoder(_Line)

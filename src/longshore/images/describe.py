@@ -1,0 +1,267 @@
+"""Images as the API lists and inspects them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from longshore.errors import InvalidParameter
+from longshore.images.reference import Reference
+from longshore.images.store import Image
+from longshore.types.image import (
+    DriverData,
+    ImageHistoryItem,
+    ImageInspect,
+    ImageMetadata,
+    ImageSummary,
+    RootFS,
+)
+
+if TYPE_CHECKING:
+    from longshore.images.remove import InUse
+    from longshore.images.service import Filters, ImageService
+
+_FILTERS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
+
+_SHOWN = (
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "ArgsEscaped",
+    "Healthcheck",
+    "OnBuild",
+    "Shell",
+)
+"""The image's part of a container's configuration, all omitted while empty: API 1.50's DockerOCIImageConfig."""
+
+
+def inspect(service: ImageService, image: Image) -> ImageInspect:
+    """GET /images/{name}/json."""
+    tags, digests = split_references(service.references.references(image.id))
+    described = image.described
+    layer = service.images.layer(image.id)
+    driver = service.layers.driver
+    return ImageInspect(
+        Id=image.id,
+        RepoTags=tags,
+        RepoDigests=digests,
+        Parent=service.images.parent(image.id),
+        Comment=described.get("comment") or (image.history[-1].get("comment") or "" if image.history else ""),
+        Created=image.created,
+        DockerVersion=described.get("docker_version") or "",
+        Author=described.get("author") or "",
+        Config={key: image.config[key] for key in _SHOWN if image.config.get(key)},
+        Architecture=image.architecture,
+        Variant=image.variant,
+        Os=image.os,
+        OsVersion=described.get("os.version") or "",
+        Size=layer.total_size if layer else 0,
+        GraphDriver=DriverData(driver.metadata(layer.cache_id) if layer else None, driver.name),
+        RootFS=RootFS(Layers=image.diff_ids),
+        Metadata=ImageMetadata(service.images.last_updated(image.id)),
+    )
+
+
+def history(service: ImageService, image: Image) -> list[ImageHistoryItem]:
+    """GET /images/{name}/history."""
+    layer = service.images.layer(image.id)
+    sizes: list[int] = []
+    while layer is not None:
+        sizes.append(layer.size)
+        layer = layer.parent
+    items = []
+    for step in image.history:
+        size = sizes.pop() if sizes and not step.get("empty_layer") else 0
+        created = seconds(step.get("created") or "")
+        by = step.get("created_by") or ""
+        items.append(ImageHistoryItem(step.get("comment") or "", created, by, "<missing>", size, None))
+    items.reverse()
+    id = image.id
+    for item in items:
+        tags, _ = split_references(service.references.references(id))
+        item.Id, item.Tags = id, tags or None
+        id = service.images.parent(id)
+        if not id:
+            break
+    return items
+
+
+def summaries(
+    service: ImageService, filters: Filters, all: bool, shared_size: bool, in_use: InUse | None
+) -> list[ImageSummary]:
+    """GET /images/json."""
+    check_filters(filters, _FILTERS)
+    selected = _Selection(service, filters)
+    names = service.references.all()
+    shares = _layer_shares(service) if shared_size else {}
+    found = []
+    for image in service.images.all():
+        references = names.get(image.id, [])
+        if not references and not all and service.images.children(image.id):
+            continue
+        if not selected.takes(image, references):
+            continue
+        shown = [each for each in references if selected.shows(each)]
+        tags, digests = split_references(shown)
+        layer = service.images.layer(image.id)
+        shared = -1
+        if shared_size:
+            shared, below = 0, layer
+            while below is not None:
+                shared += below.size if shares[below.chain_id] > 1 else 0
+                below = below.parent
+        found.append(
+            ImageSummary(
+                Containers=len(in_use(image.id)) if in_use else -1,
+                Created=seconds(image.created),
+                Id=image.id,
+                Labels=image.config.get("Labels"),
+                ParentId=service.images.parent(image.id),
+                RepoDigests=digests,
+                RepoTags=tags,
+                SharedSize=shared,
+                Size=layer.total_size if layer else 0,
+            )
+        )
+    found.sort(key=lambda summary: (-summary.Created, summary.Id))
+    return found
+
+
+class _Selection:
+    def __init__(self, service: ImageService, filters: Filters) -> None:
+        self._dangling = boolean_filter(filters, "dangling")
+        self._labels = filters.get("label") or []
+        self._without = filters.get("label!") or []
+        self._patterns = filters.get("reference") or []
+        self._before = min((_created(service, name) for name in filters.get("before") or []), default=None)
+        self._since = max((_created(service, name) for name in filters.get("since") or []), default=None)
+        self._until = until_filter(filters)
+
+    def takes(self, image: Image, references: list[Reference]) -> bool:
+        created = nanoseconds(image.created)
+        if self._dangling is not None and self._dangling != (not any(each.tag for each in references)):
+            return False
+        if self._before is not None and created >= self._before:
+            return False
+        if self._since is not None and created <= self._since:
+            return False
+        if self._until is not None and created > self._until:
+            return False
+        if not labels_match(image.labels, self._labels, self._without):
+            return False
+        return not self._patterns or any(self.shows(each) for each in references)
+
+    def shows(self, reference: Reference) -> bool:
+        return not self._patterns or any(familiar_match(pattern, reference) for pattern in self._patterns)
+
+
+def labels_match(labels: dict[str, str], wanted: list[str], unwanted: list[str]) -> bool:
+    """Whether all of `wanted` (`key` or `key=value`) are there, and not any of `unwanted`."""
+    return all(map(lambda each: _has_label(labels, each), wanted)) and not any(
+        _has_label(labels, each) for each in unwanted
+    )
+
+
+def familiar_match(pattern: str, reference: Reference) -> bool:
+    """reference.FamiliarMatch: a glob over the name with or without its tag; `*` stops at slashes."""
+    texts = (reference.familiar, reference.familiar_name)
+    return any(text.count("/") == pattern.count("/") and _glob(pattern, text) for text in texts)
+
+
+def split_references(references: list[Reference]) -> tuple[list[str], list[str]]:
+    """RepoTags and RepoDigests."""
+    tags = [each.familiar for each in references if each.tag and not each.digest]
+    return tags, [each.familiar for each in references if each.digest]
+
+
+def check_filters(filters: Filters, known: frozenset[str]) -> None:
+    """Raises InvalidParameter for a filter that is not known."""
+    for name in filters:
+        if name not in known:
+            raise InvalidParameter(f"invalid filter '{name}'")
+
+
+def boolean_filter(filters: Filters, name: str) -> bool | None:
+    """The filter's one value. Raises InvalidParameter."""
+    values = set(filters.get(name) or [])
+    if not values:
+        return None
+    if values <= {"1", "true", "True", "TRUE"}:
+        return True
+    if values <= {"0", "false", "False", "FALSE"}:
+        return False
+    raise InvalidParameter(f"invalid filter '{name}={sorted(values)}'")
+
+
+def until_filter(filters: Filters) -> int | None:
+    """Nanoseconds since the epoch of the one `until` value: a time, or a duration before now."""
+    values = filters.get("until") or []
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidParameter("more than one until filter specified")
+    text = values[0]
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+        ago = timedelta(seconds=sum(float(number) * units[unit] for number, unit in parts))
+        return int((datetime.now(UTC) - ago).timestamp() * 1e9)
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return int(float(text) * 1e9)
+    moment = nanoseconds(text)
+    if moment == 0:
+        raise InvalidParameter(f"failed to parse value as time or duration: {text!r}")
+    return moment
+
+
+def nanoseconds(moment: str) -> int:
+    """An RFC 3339 time as nanoseconds since the epoch; 0 if it is none."""
+    match = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?))?(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?", moment
+    )
+    if match is None:
+        return 0
+    date, clock, fraction, zone = match.groups()
+    offset = "+00:00" if zone in (None, "Z", "z") else zone
+    try:
+        whole = int(datetime.fromisoformat(f"{date}T{clock or '00:00:00'}{offset}").timestamp())
+    except (ValueError, OverflowError):
+        return 0
+    return whole * 10**9 + int((fraction or "0")[:9].ljust(9, "0"))
+
+
+def seconds(moment: str) -> int:
+    """An RFC 3339 time as seconds since the epoch."""
+    return nanoseconds(moment) // 10**9
+
+
+def _created(service: ImageService, name: str) -> int:
+    return nanoseconds(service.resolve(name).created)
+
+
+def _has_label(labels: dict[str, str], wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def _glob(pattern: str, text: str) -> bool:
+    return all(map(fnmatchcase, text.split("/"), pattern.split("/")))
+
+
+def _layer_shares(service: ImageService) -> dict[str, int]:
+    """How many images have each layer."""
+    shares: dict[str, int] = {}
+    for image in service.images.all():
+        layer: Any = service.images.layer(image.id)
+        while layer is not None:
+            shares[layer.chain_id] = shares.get(layer.chain_id, 0) + 1
+            layer = layer.parent
+    return shares

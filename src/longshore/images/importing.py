@@ -1,0 +1,75 @@
+"""docker import: an image of one layer, from the archive of a file system."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import msgspec
+
+from longshore.errors import InvalidParameter
+from longshore.images.changes import apply_changes
+from longshore.images.load import Platform
+from longshore.images.progress import Progress, ProgressCallback
+from longshore.images.store import ImageStore
+from longshore.layers.store import LayerStore
+from longshore.types.codec import to_plain
+from longshore.types.container import Config
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "i686": "386",
+    "i386": "386",
+    "ppc64le": "ppc64le",
+    "s390x": "s390x",
+    "riscv64": "riscv64",
+}
+
+
+def import_image(
+    stream: BinaryIO,
+    layers: LayerStore,
+    images: ImageStore,
+    comment: str,
+    changes: list[str],
+    platform: Platform,
+    progress: ProgressCallback,
+) -> str:
+    """Register the archive and an image of it; returns the id. Raises InvalidParameter."""
+    if platform.os not in ("", "linux"):
+        raise InvalidParameter(f'operating system "{platform.os}" is not supported')
+    config: dict[str, Any] = to_plain(Config())
+    apply_changes(config, changes)
+    layer = layers.register(Progress(progress, "", "Importing", 0).watch(stream), None)
+    try:
+        created = now()
+        described = {
+            "architecture": platform.architecture or host_architecture(),
+            "comment": comment,
+            "config": config,
+            "container_config": to_plain(Config()),
+            "created": created,
+            "docker_version": "28.2.2",
+            "history": [{"created": created, "comment": comment}],
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": layer.diff_ids},
+        }
+        if platform.variant:
+            described["variant"] = platform.variant
+        return images.create(msgspec.json.encode(described, order="sorted"))
+    finally:
+        layers.release(layer)
+
+
+def host_architecture() -> str:
+    """This machine's, by the name Go has for it."""
+    machine = os.uname().machine
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def now() -> str:
+    """The time as Go writes it: RFC 3339, UTC, microseconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
