@@ -418,6 +418,44 @@ async def test_a_new_engine_takes_over(place: Place) -> None:
 
 
 @on_loop
+async def test_a_hanging_containerd_is_not_taken_over(place: Place) -> None:
+    first = place.runtime()
+    await first.connect()
+    await first.close(stop_child=False)
+    before = place.containerd_pid()
+    os.kill(before, signal.SIGSTOP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "HEALTH_TIMEOUT", 0.3)
+        async with connected(place) as (second, _):
+            assert place.containerd_pid() != before
+            assert await second.tasks() == []
+    os.waitpid(before, 0)  # noqa: ASYNC222 - it has ended
+
+
+@on_loop
+async def test_somebody_elses_containerd_is_left_alone(place: Place) -> None:
+    async with connected(place) as (owner, _):
+        pid = place.containerd_pid()
+        guest = ContainerdRuntime(
+            place.base / "guest",
+            place.base / "guest-root",
+            str(place.base / "state/containerd.sock"),
+            "guest",
+        )
+        await guest.connect()
+        exits = Exits(guest)
+        streams = await started(guest, place, "c", "echo", "guest")
+        assert await streams.end() == b"guest\n"
+        await exits.of("c")
+        assert await owner.tasks() == []
+        await guest.delete("c")
+        await guest.close(stop_child=True)
+        assert place.containerd_pid() == pid
+        assert (await owner.version())[0]
+        assert not (place.base / "guest/containerd.pid").exists()
+
+
+@on_loop
 async def test_forty_at_once(place: Place) -> None:
     async with connected(place) as (runtime, exits):
         ids = [f"c{each}" for each in range(40)]

@@ -15,6 +15,7 @@ from longshore.runtime.containerd.supervisor import Supervisor
 HEALTH_INTERVAL = 2.0
 HEALTH_TIMEOUT = 3.0
 HEALTH_FAILURES = 3
+CONNECT_TIMEOUT = 15.0
 BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 WAIT_FOR_CLIENT = 10.0
 
@@ -80,6 +81,7 @@ class Connection:
 
     async def _run(self, established: asyncio.Future[None]) -> None:
         attempt = 0
+        replaced = False
         while True:
             try:
                 if self._supervisor is not None:
@@ -91,9 +93,14 @@ class Connection:
                     await self._until_broken(client)
             except Exception as exc:
                 self._failure = exc if isinstance(exc, EngineError) else translate(exc)
-                if not established.done():
+                hangs = isinstance(exc, TimeoutError) and self._supervisor is not None
+                if hangs:
+                    await self._replace()
+                # One found hanging at our own start is replaced as well, but only once.
+                if not established.done() and (replaced or not hangs):
                     established.set_exception(self._failure)
                     return
+                replaced = hangs
             self._log.warning("lost the connection to containerd: %s", self._failure)
             await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
             attempt += 1
@@ -104,8 +111,9 @@ class Connection:
         try:
             subscribed = asyncio.Event()
             self._events = asyncio.create_task(self._receive(client, subscribed), name="containerd-events")
-            await self._subscribed(client, subscribed)
-            await self._resync(client)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._subscribed(client, subscribed)
+                await self._resync(client)
             self._ready.set()
             yield client
         finally:
@@ -136,10 +144,7 @@ class Connection:
                 except TimeoutError:
                     failures += 1
                 if failures >= HEALTH_FAILURES:
-                    if self._supervisor is not None:
-                        self._log.error("containerd hangs, killing it")
-                        await self._supervisor.kill()
-                    raise Unavailable("containerd does not answer")
+                    raise TimeoutError("containerd does not answer")
         finally:
             if died:
                 died.cancel()
@@ -170,6 +175,11 @@ class Connection:
             if self._events.done():
                 self._events.result()
         raise Unavailable("containerd sends no events")
+
+    async def _replace(self) -> None:
+        if self._supervisor is not None:
+            self._log.error("containerd hangs, killing it")
+            await self._supervisor.kill()
 
     def _disconnect(self) -> None:
         if self._client is not None:

@@ -237,7 +237,7 @@ class ContainerdRuntime:
             reply = None
         process = self._processes.forget(id, exec_id)
         pipes = process.fifos if process else None
-        (pipes or self._paths(id, exec_id)).remove()
+        (pipes or fifos.paths(self._fifo_dir / id, exec_id, stdin=True, terminal=False)).remove()
         return _status(reply)
 
     async def delete(self, id: str) -> ExitStatus | None:
@@ -353,9 +353,6 @@ class ContainerdRuntime:
                 f"exec {exec_id} in container {id}: not found" if exec_id else f"task {id}: not found"
             )
         return process
-
-    def _paths(self, id: str, exec_id: str) -> fifos.FIFOs:
-        return fifos.paths(self._fifo_dir / id, exec_id or "init", stdin=True, terminal=False)
 
     def _received(self, envelope: pb.Envelope) -> None:
         event = decode(envelope)

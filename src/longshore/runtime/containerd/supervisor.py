@@ -210,6 +210,7 @@ disabled_plugins = [{disabled}]
         asyncio.get_running_loop().add_reader(pidfd, self._ended)
 
     def _ended(self) -> None:
+        self._pass_on_log()
         self._forget()
         self.died.set()
 
