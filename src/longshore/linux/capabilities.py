@@ -15,14 +15,16 @@ NAMES = tuple(
         "SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME "
         "SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG "
         "WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
+    ).split()  # noqa: SIM905
 )
 """Every capability, at the index that is its number in the kernel."""
 
 
 def of_process(status: str = "/proc/self/status") -> dict[str, frozenset[str]]:
     """The `effective`, `permitted`, `inheritable`, `bounding` and `ambient` sets of a process."""
-    masks = dict(line.split(":\t", 1) for line in Path(status).read_text().splitlines() if line.startswith("Cap"))
+    masks = dict(
+        line.split(":\t", 1) for line in Path(status).read_text().splitlines() if line.startswith("Cap")
+    )
     keys = {
         "effective": "CapEff",
         "permitted": "CapPrm",

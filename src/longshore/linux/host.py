@@ -1,4 +1,4 @@
-"""What this machine, its kernel and this process's own rights allow: found once at start, asked for ever after.
+"""What this machine, its kernel and this process's own rights allow: found once, at start.
 
 Sources: /proc, /sys, os-release(5), cgroups(7), capabilities(7). Nothing here changes the machine.
 """
@@ -95,7 +95,7 @@ class HostFacts:
 
 
 def discover(cgroup_driver: str = "") -> HostFacts:
-    """Look at the machine. `cgroup_driver` overrides the default (systemd on v2 under systemd, else cgroupfs)."""
+    """Look at the machine. `cgroup_driver` overrides the default: systemd on v2 under systemd, else cgroupfs."""
     mode, mounts = _cgroup_mounts()
     own = _own_cgroups(mode)
     systemd = Path("/run/systemd/system").is_dir()
@@ -165,7 +165,9 @@ def _v1_features(mounts: dict[str, str]) -> dict[str, object]:
 
     blkio = Path(mounts["blkio"]) if "blkio" in mounts else None
     # The files of an I/O scheduler exist in child cgroups alone, but for bfq's, which carry its name.
-    weight = blkio is not None and any((blkio / name).exists() for name in ("blkio.weight", "blkio.bfq.weight"))
+    weight = blkio is not None and any(
+        (blkio / name).exists() for name in ("blkio.weight", "blkio.bfq.weight")
+    )
     cpuset = Path(mounts.get("cpuset", "/nonexistent"))
     return {
         "controllers": frozenset(name for name in mounts if name and "=" not in name),
@@ -197,7 +199,9 @@ def _v1_features(mounts: dict[str, str]) -> dict[str, object]:
 def _unified_features(mounts: dict[str, str], own: dict[str, str]) -> dict[str, object]:
     root = Path(mounts.get("", "/sys/fs/cgroup"))
     mine = root / own.get("", "/").lstrip("/")
-    controllers = frozenset((_text(mine / "cgroup.controllers") or _text(root / "cgroup.controllers")).split())
+    controllers = frozenset(
+        (_text(mine / "cgroup.controllers") or _text(root / "cgroup.controllers")).split()
+    )
     memory, cpu, io = ("memory" in controllers), ("cpu" in controllers), ("io" in controllers)
     return {
         "controllers": controllers,
