@@ -45,7 +45,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO = 1, 3, 4, 
 _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
-_IFLA_BRPORT_ISOLATED = 33
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -128,10 +128,17 @@ def set_link_up(rtnl: NetlinkSocket, index: int, *, up: bool = True) -> None:
     rtnl.request(Message(_RTM_NEWLINK, payload))
 
 
-def set_port_isolated(rtnl: NetlinkSocket, index: int) -> None:
-    """Keep a bridge port from reaching other isolated ports of its bridge (bridge(8), `isolated on`)."""
+def set_master(rtnl: NetlinkSocket, index: int, master: int) -> None:
+    """Put a link on a bridge; `master` 0 takes it off."""
+    payload = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + u32(_IFLA_MASTER, master)
+    rtnl.request(Message(_RTM_NEWLINK, payload))
+
+
+def set_bridge_port(rtnl: NetlinkSocket, index: int, *, hairpin: bool, isolated: bool) -> None:
+    """Set flags of a bridge port (bridge(8)): `hairpin` lets frames leave where they came in, `isolated`
+    keeps the port from reaching other isolated ports of its bridge."""
     payload = _IFINFO.pack(socket.AF_BRIDGE, 0, index, 0, 0)
-    payload += nested(_IFLA_PROTINFO, u8(_IFLA_BRPORT_ISOLATED, 1))
+    payload += nested(_IFLA_PROTINFO, u8(_IFLA_BRPORT_MODE, hairpin), u8(_IFLA_BRPORT_ISOLATED, isolated))
     rtnl.request(Message(_RTM_SETLINK, payload))
 
 
@@ -230,9 +237,7 @@ def _family(address: Interface) -> int:
 
 def _default_route(version: int, index: int) -> bytes:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    header = _RTMSG.pack(
-        family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
-    )
+    header = _RTMSG.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
     return header + u32(_RTA_OIF, index)
 
 

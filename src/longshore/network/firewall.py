@@ -130,7 +130,7 @@ class Firewall:
         """Delete the table."""
         self._nft.run(f"add table {self._table}\ndelete table {self._table}")
 
-    def list(self) -> str:
+    def text(self) -> str:
         """The table as `nft list table` shows it."""
         return self._nft.run(f"list table {self._table}")
 

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from longshore.errors import Conflict, EngineError, InvalidParameter, System
@@ -39,8 +40,10 @@ class PortAllocator:
         """
         published: list[PublishedPort] = []
         with ExitStack() as undo:
+            chosen = any(not binding.host_port_start for binding in bindings)
+            ephemeral = _ephemeral_range() if chosen else _FALLBACK_RANGE
             for binding in bindings:
-                port = self._allocate(binding, container_ip, binding.host_ip or default_ip)
+                port = self._allocate(binding, container_ip, binding.host_ip or default_ip, ephemeral)
                 undo.callback(self.release, [port])
                 published.append(port)
             undo.pop_all()
@@ -75,7 +78,9 @@ class PortAllocator:
                     holder.close()
         self._held.clear()
 
-    def _allocate(self, binding: PortBinding, container_ip: str, host_ip: str) -> PublishedPort:
+    def _allocate(
+        self, binding: PortBinding, container_ip: str, host_ip: str, range_: tuple[int, int]
+    ) -> PublishedPort:
         def port(number: int) -> PublishedPort:
             return PublishedPort(binding.protocol, container_ip, binding.container_port, host_ip, number)
 
@@ -84,11 +89,11 @@ class PortAllocator:
             return self._take(port(start))
         ephemeral = not start
         if ephemeral:
-            start, end = _ephemeral_range()
+            start, end = range_
             if not start <= self._next <= end:
                 self._next = start
         first = self._next if ephemeral else start
-        for number in (*range(first, end + 1), *range(start, first)):
+        for number in chain(range(first, end + 1), range(start, first)):
             if ephemeral:
                 self._next = number + 1
             try:

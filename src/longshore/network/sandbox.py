@@ -7,7 +7,6 @@ import errno
 import logging
 import secrets
 from contextlib import ExitStack, suppress
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 

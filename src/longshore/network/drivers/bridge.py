@@ -99,8 +99,7 @@ class BridgeDriver:
             finally:
                 os.close(fd)
             undo.callback(rtnetlink.delete_link, host, endpoint.host_interface)
-            if not flag(network.options, ICC, default=True):
-                self._isolate(endpoint)
+            self._set_port(network, endpoint)
             _configure(endpoint, namespace, rtnl)
             if firewall:
                 firewall.publish(endpoint.ports)
@@ -113,8 +112,7 @@ class BridgeDriver:
         link = rtnetlink.link_by_name(host, endpoint.host_interface)
         if bridge and link and link.master != bridge.index:
             rtnetlink.set_master(host, link.index, bridge.index)
-            if not flag(network.options, ICC, default=True):
-                self._isolate(endpoint)
+            self._set_port(network, endpoint)
 
     def disconnect(self, network: Network, endpoint: Endpoint) -> None:
         """Remove the veth pair and take the endpoint's ports back."""
@@ -122,10 +120,14 @@ class BridgeDriver:
             self._machine.firewall.unpublish(endpoint.ports)
         rtnetlink.delete_link(self._machine.rtnl, endpoint.host_interface)
 
-    def _isolate(self, endpoint: Endpoint) -> None:
-        link = rtnetlink.link_by_name(self._machine.rtnl, endpoint.host_interface)
-        if link is not None:
-            rtnetlink.set_port_isolated(self._machine.rtnl, link.index)
+    def _set_port(self, network: Network, endpoint: Endpoint) -> None:
+        # With br_netfilter a container that reaches itself by its published port is translated on the bridge,
+        # and the frame must go out where it came in.
+        hairpin, isolated = bool(endpoint.ports), not flag(network.options, ICC, default=True)
+        if hairpin or isolated:
+            link = rtnetlink.link_by_name(self._machine.rtnl, endpoint.host_interface)
+            if link is not None:
+                rtnetlink.set_bridge_port(self._machine.rtnl, link.index, hairpin=hairpin, isolated=isolated)
 
 
 def mtu(network: Network) -> int:

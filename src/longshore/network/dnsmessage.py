@@ -1,0 +1,101 @@
+"""As much of DNS messages (RFC 1035) as the embedded resolver needs: one question, simple answers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+A, PTR, AAAA, ANY = 1, 12, 28, 255
+NOERROR, FORMERR, SERVFAIL = 0, 1, 2
+_HEADER = struct.Struct("!HHHHHH")
+_QR, _OPCODE, _TC, _RD, _RA = 0x8000, 0x7800, 0x0200, 0x0100, 0x0080
+_IN = 1
+_TTL = 600
+"""Seconds, as Docker's resolver answers."""
+_NAME_POINTER = b"\xc0\x0c"
+"""The name of an answer: that of the question, which follows the header."""
+_PLAIN_UDP = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question. `name` is lower case, without the final dot; `wire` is the question as it came."""
+
+    id: int
+    flags: int
+    name: str
+    type: int
+    wire: bytes
+
+
+def parse(message: bytes) -> Query | None:
+    """The question of a standard query; None for anything else, which is not ours to answer."""
+    try:
+        id, flags, questions, _, _, _ = _HEADER.unpack_from(message)
+        if flags & (_QR | _OPCODE) or questions != 1:
+            return None
+        labels: list[str] = []
+        offset = _HEADER.size
+        while length := message[offset]:
+            if length > 63:
+                return None
+            labels.append(message[offset + 1 : offset + 1 + length].decode("ascii", "replace").lower())
+            offset += 1 + length
+        kind, family = struct.unpack_from("!HH", message, offset + 1)
+    except (struct.error, IndexError):
+        return None
+    if family not in (_IN, 255):
+        return None
+    return Query(id, flags, ".".join(labels), kind, message[_HEADER.size : offset + 5])
+
+
+def answer(query: Query, records: Sequence[bytes], *, code: int = NOERROR) -> bytes:
+    """The reply with these records, or with an error code."""
+    flags = _QR | (query.flags & _RD) | _RA | code
+    return _HEADER.pack(query.id, flags, 1, len(records), 0, 0) + query.wire + b"".join(records)
+
+
+def truncated(query: Query, reply: bytes) -> bytes:
+    """The reply, or one that says to ask again over TCP, if it is too long for a datagram."""
+    if len(reply) <= _PLAIN_UDP:
+        return reply
+    return _HEADER.pack(query.id, _QR | _TC | _RA | (query.flags & _RD), 1, 0, 0, 0) + query.wire
+
+
+def address_record(address: str) -> bytes:
+    """An A or AAAA record for the question's name."""
+    packed = ip_address(address).packed
+    return _record(A if len(packed) == 4 else AAAA, packed)
+
+
+def pointer_record(name: str) -> bytes:
+    """A PTR record for the question's name."""
+    labels = [label.encode() for label in name.split(".") if label]
+    return _record(PTR, b"".join(bytes([len(label)]) + label for label in labels) + b"\0")
+
+
+def reverse_address(name: str) -> str:
+    """The address that a name under in-addr.arpa or ip6.arpa means; empty if it means none."""
+    try:
+        if name.endswith(".in-addr.arpa"):
+            return str(IPv4Address(".".join(reversed(name.removesuffix(".in-addr.arpa").split(".")))))
+        if name.endswith(".ip6.arpa"):
+            digits = "".join(reversed(name.removesuffix(".ip6.arpa").split(".")))
+            return str(IPv6Address(int(digits, 16))) if len(digits) == 32 else ""
+    except ValueError:
+        pass
+    return ""
+
+
+def matches(query: Query, reply: bytes) -> bool:
+    """Whether a message is a reply to the query: same id, same question in any case (RFC 5452)."""
+    if len(reply) < _HEADER.size or reply[:2] != struct.pack("!H", query.id) or not reply[2] & 0x80:
+        return False
+    question = reply[_HEADER.size : _HEADER.size + len(query.wire)]
+    return question.lower() == query.wire.lower() or not reply[5]
+
+
+def _record(kind: int, data: bytes) -> bytes:
+    return _NAME_POINTER + struct.pack("!HHIH", kind, _IN, _TTL, len(data)) + data
