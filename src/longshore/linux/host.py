@@ -95,7 +95,7 @@ class HostFacts:
 
 
 def discover(cgroup_driver: str = "") -> HostFacts:
-    """Look at the machine. `cgroup_driver` overrides the default: systemd on v2 under systemd, else cgroupfs."""
+    """Look at the machine. `cgroup_driver`, if given, stands for the default: systemd on v2 under it."""
     mode, mounts = _cgroup_mounts()
     own = _own_cgroups(mode)
     systemd = Path("/run/systemd/system").is_dir()

@@ -1,0 +1,54 @@
+"""What is kept of a volume on disk, beside its content."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+# dockerd's options of a local volume: <volume>/opts.json
+_OPTIONS = {"type": "MountType", "o": "MountOpts", "device": "MountDevice"}
+_OURS = "longshore.json"
+
+
+class VolumeRecord(msgspec.Struct):
+    """A volume of the local driver. `created` is RFC 3339."""
+
+    name: str
+    created: str = ""
+    labels: dict[str, str] | None = None
+    options: dict[str, str] = {}
+
+
+def save(directory: Path, entry: VolumeRecord) -> None:
+    """Write the record into the volume's directory; survives a crash at any moment. Raises OSError."""
+    if entry.options:
+        plain: dict[str, object] = {theirs: entry.options.get(ours, "") for ours, theirs in _OPTIONS.items()}
+        _replace(directory / "opts.json", msgspec.json.encode({**plain, "Quota": {"Size": 0}}))
+    _replace(directory / _OURS, msgspec.json.encode(entry))
+
+
+def load(directory: Path) -> VolumeRecord:
+    """Read a record; a volume that dockerd made has none of ours. Raises OSError, msgspec.MsgspecError."""
+    try:
+        entry = msgspec.json.decode((directory / _OURS).read_bytes(), type=VolumeRecord)
+    except FileNotFoundError:
+        born = datetime.fromtimestamp(directory.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        entry = VolumeRecord(directory.name, born)
+    entry.name = directory.name
+    if not entry.options and (directory / "opts.json").exists():
+        plain = msgspec.json.decode((directory / "opts.json").read_bytes(), type=dict)
+        entry.options = {ours: plain[theirs] for ours, theirs in _OPTIONS.items() if plain.get(theirs)}
+    return entry
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
