@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from longshore.errors import Conflict, NotFound, System
+from longshore.errors import Conflict, EngineError, NotFound, System, Unavailable
 from longshore.runtime import RuntimeOptions, Stdio, TaskEvent
 from longshore.runtime.containerd import ContainerdRuntime, connection
 
@@ -453,6 +453,54 @@ async def test_somebody_elses_containerd_is_left_alone(place: Place) -> None:
         assert place.containerd_pid() == pid
         assert (await owner.version())[0]
         assert not (place.base / "guest/containerd.pid").exists()
+
+
+@on_loop
+async def test_a_created_task_is_deleted_at_once(place: Place) -> None:
+    async with connected(place) as (runtime, _):
+        spec = place.spec("c", "true")
+        streams = Streams()
+        await runtime.create("c", spec, stdin=False, terminal=False, runtime=RUNC, attach=streams.attach)
+        began = time.monotonic()
+        assert await runtime.delete("c") is not None
+        assert time.monotonic() - began < 1
+        assert await streams.end() == b""
+        assert await runtime.tasks() == []
+
+
+@pytest.mark.parametrize("after", [0.002, 0.01, 0.02, 0.03])
+def test_a_cancelled_create_leaves_nothing(place: Place, after: float) -> None:
+    async def test() -> None:
+        async with connected(place) as (runtime, exits):
+            creating = asyncio.create_task(started(runtime, place, "c", "sleep", "100"))
+            await asyncio.sleep(after)
+            creating.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await creating
+            async with asyncio.timeout(5):
+                while await runtime.tasks():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            streams = await started(runtime, place, "c", "echo", "again")
+            assert await streams.end() == b"again\n"
+            assert (await exits.of("c")).exit_code == 0
+
+    asyncio.run(test())
+
+
+@on_loop
+async def test_a_containerd_that_cannot_start_is_told(place: Place) -> None:
+    (place.base / "root").write_text("in the way of a directory")
+    runtime = place.runtime()
+    with pytest.raises(EngineError):
+        await runtime.connect()
+    (place.base / "root").unlink()
+    (place.base / "root").mkdir()
+    (place.base / "root/io.containerd.content.v1.content").write_text("in the way")
+    (place.base / "root/io.containerd.metadata.v1.bolt").write_text("in the way")
+    with pytest.raises(EngineError):
+        await runtime.connect()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(runtime.version(), 15)
 
 
 @on_loop

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -16,6 +17,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from longshore.errors import Conflict, EngineError, NotFound, System, Unavailable
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 
+T = TypeVar("T")
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
@@ -123,6 +125,21 @@ def translate(exc: BaseException, prefix: str = "") -> EngineError:
     elif exc.status is Status.UNAVAILABLE:
         kind = Unavailable
     return kind(prefix + text)
+
+
+async def to_its_end(call: Coroutine[None, None, T]) -> T:
+    """Await what must not be broken off halfway: a cancellation takes effect only once it has ended.
+
+    containerd takes a call that its client cancels for a failed one, and tidies up behind our back.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 def any_json(name: str, value: bytes) -> Any:

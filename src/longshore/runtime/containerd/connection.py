@@ -72,7 +72,7 @@ class Connection:
 
     async def client(self) -> Client:
         """The client; waits for a while if there is none just now. Raises Unavailable."""
-        if not self._ready.is_set():
+        if not self._ready.is_set() and self._task is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), WAIT_FOR_CLIENT)
         if self._client is None or not self._ready.is_set():

@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any
 
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.containerd import fifos
-from longshore.runtime.containerd.client import Client, any_json, any_message, nanoseconds
+from longshore.runtime.containerd.client import Client, any_json, any_message, nanoseconds, to_its_end
 from longshore.runtime.containerd.connection import Connection
 from longshore.runtime.containerd.events import catch_up, decode, task_info
 from longshore.runtime.containerd.processes import Process, Processes
@@ -112,8 +112,9 @@ class ContainerdRuntime:
                         terminal=terminal,
                         options=_options(runtime, checkpoint) if checkpoint else None,
                     )
-                    reply = await client.create(request)
+                    reply = await to_its_end(client.create(request))
             except BaseException as exc:
+                process.exit = ExitStatus(128 + _SIGKILL, 0)  # its end is nobody's news
                 await asyncio.shield(self._undo(id))
                 if isinstance(exc, EngineError):
                     raise type(exc)(f"failed to create task for container: {exc.message}") from exc
@@ -128,7 +129,7 @@ class ContainerdRuntime:
         """See TaskRuntime.start."""
         process = self._known(id)
         client = await self._connection.client()
-        await client.start(pb.ProcessRequest(container_id=id))
+        await to_its_end(client.start(pb.ProcessRequest(container_id=id)))
         await self._started(client, process)
 
     async def kill(self, id: str, signal: int, *, exec_id: str = "", all: bool = False) -> None:
@@ -219,7 +220,7 @@ class ContainerdRuntime:
         process = self._known(id, exec_id)
         client = await self._connection.client()
         try:
-            reply = await client.start(pb.ProcessRequest(container_id=id, exec_id=exec_id))
+            reply = await to_its_end(client.start(pb.ProcessRequest(container_id=id, exec_id=exec_id)))
         except BaseException:
             with contextlib.suppress(EngineError):
                 await asyncio.shield(self.exec_delete(id, exec_id))
@@ -242,12 +243,12 @@ class ContainerdRuntime:
 
     async def delete(self, id: str) -> ExitStatus | None:
         """See TaskRuntime.delete."""
-        client = await self._connection.client()
-        status = await self._remove(client, id, force=False)
-        of_container = self._processes.table.pop(id, {})
-        for process in of_container.values():
-            if process.fifos is not None:
-                process.fifos.drop_guards()
+        process = self._processes.get(id)
+        never_started = process is not None and not process.started and process.exit is None
+        status = await self._remove(await self._connection.client(), id, force=never_started)
+        for each in self._processes.table.pop(id, {}).values():
+            if each.fifos is not None:
+                each.fifos.drop_guards()
         fifos.remove_directory(self._fifo_dir / id)
         return status
 
@@ -310,18 +311,18 @@ class ContainerdRuntime:
             await client.container_create(request)
 
     async def _remove(self, client: Client, id: str, *, force: bool) -> ExitStatus | None:
-        """Delete task and container, whichever there are; `force` kills first what still runs."""
+        """Delete task and container, whichever there are; `force` kills first what still runs.
+
+        A created process is killed, too: a shim that deletes it as it is waits 2 s for its output to end.
+        """
         request = pb.ProcessRequest(container_id=id)
         reply: pb.DeleteResponse | None = None
-        with contextlib.suppress(NotFound):
-            try:
-                reply = await client.delete(request)
-            except Conflict:
-                if not force:
-                    raise
+        if force:
+            with contextlib.suppress(NotFound):
                 await client.kill(pb.KillRequest(container_id=id, signal=_SIGKILL, all=True))
                 await client.wait(request)
-                reply = await client.delete(request)
+        with contextlib.suppress(NotFound):
+            reply = await client.delete(request)
         with contextlib.suppress(NotFound):
             await client.container_delete(pb.DeleteContainerRequest(id=id))
         return _status(reply)
