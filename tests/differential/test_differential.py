@@ -1,0 +1,87 @@
+"""The same requests to dockerd and to longshored, answered the same.
+
+`LONGSHORE_DIFFERENTIAL=dockerd` compares dockerd with itself: what fails then is a flaw of a case.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from differential import containers, creation, events, images, networks, system
+from differential.compare import Case, Request, at, differences, normal
+from harness import Client, Daemon, Dockerd, Longshored, Response
+
+SELF = os.environ.get("LONGSHORE_DIFFERENTIAL") == "dockerd"
+CASES: list[Case] = [
+    *system.CASES,
+    *creation.CASES,
+    *containers.CASES,
+    *images.CASES,
+    *networks.CASES,
+]
+
+
+@pytest.fixture(scope="session")
+def ours(request: pytest.FixtureRequest, oracle: Dockerd, busybox_archive: Path) -> Iterator[Daemon]:
+    if not SELF:
+        daemon: Longshored = request.getfixturevalue("daemon")
+        yield daemon
+        return
+    twin = Dockerd()
+    try:
+        twin.start()
+        twin.load(busybox_archive)
+        yield twin
+    finally:
+        twin.destroy()
+
+
+@pytest.fixture
+def pair(oracle: Dockerd, ours: Daemon) -> Iterator[tuple[Daemon, Daemon]]:
+    yield oracle, ours
+    oracle.reset()
+    ours.reset()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_same_answer(pair: tuple[Daemon, Daemon], case: Case) -> None:
+    theirs, ours = (_play(daemon, case) for daemon in pair)
+    found = differences(case, theirs, ours, strict=SELF)
+    assert not found, "\n".join([f"{case.request.method} {case.request.path}", *found])
+
+
+@pytest.mark.parametrize("case", events.CASES, ids=lambda case: case.name)
+def test_same_events(pair: tuple[Daemon, Daemon], case: events.EventCase) -> None:
+    theirs, ours = (_events(daemon, case) for daemon in pair)
+    assert ours == theirs
+
+
+def _play(daemon: Daemon, case: Case) -> Response:
+    for step in case.given:
+        answer = _send(daemon, step, "/v1.41")
+        assert answer.status < 400, f"{step}: {answer.status} {answer.body!r}"
+    return _send(daemon, case.request, case.version)
+
+
+def _send(daemon: Daemon, step: Request, version: str) -> Response:
+    client = Client(daemon.socket, version="", timeout=30)
+    return client.request(step.method, version + step.path, step.body, headers=step.headers)
+
+
+def _events(daemon: Daemon, case: events.EventCase) -> list[Any]:
+    """What happened on the daemon during the case's steps, without what differs by nature, sorted."""
+    since = time.time()
+    for step in case.steps:
+        answer = _send(daemon, step, "/v1.41")
+        assert answer.status < 500, f"{step}: {answer.status} {answer.body!r}"
+    time.sleep(0.3)
+    client = Client(daemon.socket, "1.41")
+    query = {"since": f"{since:.6f}", "until": f"{time.time():.6f}", "filters": case.filters}
+    messages = client.get("/events", **query).expect(200).lines
+    kept = [{key: at(message, key) for key in case.keys} for message in messages]
+    return sorted((normal(message) for message in kept), key=repr)
