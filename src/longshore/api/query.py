@@ -47,12 +47,11 @@ def filters(request: Request) -> Filters:
     text = string(request, "filters")
     if not text:
         return {}
-    for kind in (dict[str, dict[str, bool]], dict[str, list[str]]):
-        try:
-            return {name: list(values) for name, values in msgspec.json.decode(text, type=kind).items()}
-        except msgspec.DecodeError:
-            continue
-    raise InvalidParameter("invalid filter")
+    try:
+        given = msgspec.json.decode(text, type=dict[str, dict[str, bool] | list[str]])
+    except msgspec.DecodeError:
+        raise InvalidParameter("invalid filter") from None
+    return {name: list(values) for name, values in given.items()}
 
 
 async def json_object(request: Request) -> dict[str, object] | None:

@@ -78,7 +78,7 @@ def _runtimes(texts: list[str]) -> dict[str, RuntimeConfig]:
     return found
 
 
-def _ulimits(texts: list[str]) -> dict[str, UlimitConfig]:
+def _ulimits(texts: list[str]) -> dict[str, Ulimit]:
     found = {}
     for name, limits in map(_pair, texts):
         soft, _, hard = limits.partition(":")

@@ -38,8 +38,10 @@ async def system_info(engine: Engine) -> SystemInfo:
     paused = sum(state.Paused for state in states)
     running = sum(state.Running and not state.Paused for state in states)
     init = Path(config.init_path or host.init_path).name or "docker-init"
-    containerd, runc = await asyncio.gather(
-        asyncio.to_thread(program_version, "containerd"), asyncio.to_thread(program_version, "runc")
+    containerd, runc, obstacles = await asyncio.gather(
+        asyncio.to_thread(program_version, "containerd"),
+        asyncio.to_thread(program_version, "runc"),
+        asyncio.to_thread(engine.networks.firewall_obstacles),
     )
     return SystemInfo(
         ID=engine.id,
@@ -47,7 +49,7 @@ async def system_info(engine: Engine) -> SystemInfo:
         ContainersRunning=running,
         ContainersPaused=paused,
         ContainersStopped=len(states) - running - paused,
-        Images=len(engine.images),
+        Images=len(engine.images.images.all()),
         Driver=engine.layers.driver_name,
         DriverStatus=[list(pair) for pair in engine.layers.status()],
         Plugins=PluginsInfo(["local"], ["bridge", "host", "null"], None, ["json-file", "local"]),
@@ -97,7 +99,7 @@ async def system_info(engine: Engine) -> SystemInfo:
             config.containerd,
             ContainerdNamespaces(config.containerd_namespace, config.containerd_plugin_namespace),
         ),
-        Warnings=_warnings(engine) or None,
+        Warnings=_warnings(engine, obstacles) or None,
     )
 
 
@@ -134,7 +136,7 @@ def _security_options(engine: Engine) -> list[str]:
     return options
 
 
-def _warnings(engine: Engine) -> list[str]:
+def _warnings(engine: Engine, obstacles: list[str]) -> list[str]:
     """What is missing or dangerous, worded as dockerd words it where it has the same to say."""
     config, host = engine.config, engine.host
     warnings = []
@@ -163,7 +165,7 @@ def _warnings(engine: Engine) -> list[str]:
         warnings.append("WARNING: IPv4 forwarding is disabled")
     if not host.has_capability("CAP_SYS_RESOURCE"):
         warnings.append("WARNING: The daemon lacks CAP_SYS_RESOURCE: limits above its own cannot be raised")
-    warnings += [f"WARNING: {obstacle}" for obstacle in engine.networks.firewall_obstacles()]
+    warnings += [f"WARNING: {obstacle}" for obstacle in obstacles]
     return warnings
 
 

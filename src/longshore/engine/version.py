@@ -83,9 +83,7 @@ def program_version(program: str) -> tuple[str, str] | None:
     import subprocess
 
     try:
-        done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL
-        )
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
     version = re.search(r"\b(\d+\.\d+[^\s,]*)", done.stdout)
