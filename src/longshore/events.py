@@ -26,7 +26,7 @@ Filters = Mapping[str, Collection[str]]
 
 
 class EventBus:
-    """Publishes to any number of subscribers, none of whom can hold up the publisher. Owned by one event loop."""
+    """Publishes to any number of subscribers, none of whom can hold up the publisher. Owned by one loop."""
 
     def __init__(self) -> None:
         self._history: deque[EventMessage] = deque(maxlen=HISTORY)
@@ -195,6 +195,7 @@ def _labels_match(wanted: Collection[str] | None, attributes: Mapping[str, str])
 
 _UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "µs": 10**3, "ns": 1}
 _DURATION = re.compile(r"([0-9]*\.?[0-9]+)(h|ms|m|s|us|µs|ns)")
+_FRACTION = re.compile(r"\.([0-9]{1,9})[0-9]*")
 _UNIX = re.compile(r"([0-9]+)(?:\.([0-9]{1,9})[0-9]*)?")
 
 
@@ -211,9 +212,12 @@ def parse_timestamp(text: str) -> int:
         ago = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(duration))
         return time.time_ns() - sign * int(ago)
     try:
-        moment = datetime.fromisoformat(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text))
+        # datetime knows microseconds only: the fraction is read apart.
+        moment = datetime.fromisoformat(_FRACTION.sub("", text, count=1))
     except ValueError:
         raise InvalidParameter(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+    fraction = _FRACTION.search(text)
+    nanoseconds = int(fraction[1].ljust(9, "0")) if fraction else 0
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) * 10**9 + nanoseconds
