@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from google.protobuf.any_pb2 import Any
@@ -16,6 +17,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from longshore.errors import Conflict, EngineError, NotFound, System, Unavailable
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
+from longshore.runtime.task import RuntimeOptions
 
 T = TypeVar("T")
 Request = TypeVar("Request", bound=Message)
@@ -150,6 +152,19 @@ def any_json(name: str, value: bytes) -> Any:
 def any_message(name: str, message: Message) -> Any:
     """A message under containerd's own name for it."""
     return Any(type_url=name, value=message.SerializeToString())
+
+
+def runc_options(runtime: RuntimeOptions, checkpoint: Path | None = None) -> Any | None:
+    """What runc's shim is told of its runtime, and of the checkpoint to restore; None for other shims."""
+    if runtime.type not in ("io.containerd.runc.v1", "io.containerd.runc.v2"):
+        return None
+    options = pb.Options(
+        binary_name=runtime.path,
+        root=runtime.root,
+        systemd_cgroup=runtime.systemd_cgroup,
+        criu_image_path=str(checkpoint) if checkpoint else "",
+    )
+    return any_message("containerd.runc.v1.Options", options)
 
 
 def nanoseconds(stamp: Timestamp) -> int:

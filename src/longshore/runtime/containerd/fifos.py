@@ -86,7 +86,7 @@ def make(directory: Path, prefix: str, *, stdin: bool, terminal: bool) -> tuple[
         for name in ("stdout", "stderr"):
             if path := getattr(fifos, name):
                 setattr(stdio, name, reader := _open(path, os.O_RDONLY))
-                fifos.output_guards.append(_open(path, os.O_WRONLY))
+                fifos.output_guards.append(_open(path, os.O_RDWR))
                 _enlarge(reader)
     except BaseException:
         close(stdio)

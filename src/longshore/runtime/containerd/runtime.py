@@ -7,23 +7,35 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-
-from google.protobuf.any_pb2 import Any
+from signal import SIGKILL
 
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.containerd import fifos
-from longshore.runtime.containerd.client import Client, any_json, any_message, nanoseconds, to_its_end
+from longshore.runtime.containerd.client import (
+    Client,
+    any_json,
+    any_message,
+    nanoseconds,
+    runc_options,
+    to_its_end,
+)
 from longshore.runtime.containerd.connection import Connection
 from longshore.runtime.containerd.events import catch_up, decode, task_info
 from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 from longshore.runtime.containerd.supervisor import Supervisor
-from longshore.runtime.task import Attach, ExitStatus, Metrics, RuntimeOptions, TaskEvent, TaskInfo
+from longshore.runtime.task import (
+    Attach,
+    ExitStatus,
+    Metrics,
+    RuntimeOptions,
+    TaskEvent,
+    TaskInfo,
+    TaskRuntime,
+)
 
-_SIGKILL = 9
 
-
-class ContainerdRuntime:
+class ContainerdRuntime(TaskRuntime):
     """The TaskRuntime over containerd. Belongs to one event loop.
 
     `state_dir` (below the exec root) holds the socket, the pid file and the pipes, `root_dir` (below the data
@@ -110,11 +122,11 @@ class ContainerdRuntime:
                         stdout=pipes.stdout,
                         stderr=pipes.stderr,
                         terminal=terminal,
-                        options=_options(runtime, checkpoint) if checkpoint else None,
+                        options=runc_options(runtime, checkpoint) if checkpoint else None,
                     )
                     reply = await to_its_end(client.create(request))
             except BaseException as exc:
-                process.exit = ExitStatus(128 + _SIGKILL, 0)  # its end is nobody's news
+                process.exit = ExitStatus(128 + SIGKILL, 0)  # its end is nobody's news
                 await asyncio.shield(self._undo(id))
                 if isinstance(exc, EngineError):
                     raise type(exc)(f"failed to create task for container: {exc.message}") from exc
@@ -123,7 +135,7 @@ class ContainerdRuntime:
             self._processes.forget(id)
             raise
         process.pid = reply.pid
-        return process.pid
+        return reply.pid
 
     async def start(self, id: str) -> None:
         """See TaskRuntime.start."""
@@ -295,7 +307,7 @@ class ContainerdRuntime:
         container = pb.Container(
             id=id,
             labels=labels,
-            runtime=pb.Container.Runtime(name=runtime.type, options=_options(runtime)),
+            runtime=pb.Container.Runtime(name=runtime.type, options=runc_options(runtime)),
             spec=any_json("Spec", spec),
         )
         request = pb.CreateContainerRequest(container=container)
@@ -319,7 +331,7 @@ class ContainerdRuntime:
         reply: pb.DeleteResponse | None = None
         if force:
             with contextlib.suppress(NotFound):
-                await client.kill(pb.KillRequest(container_id=id, signal=_SIGKILL, all=True))
+                await client.kill(pb.KillRequest(container_id=id, signal=SIGKILL, all=True))
                 await client.wait(request)
         with contextlib.suppress(NotFound):
             reply = await client.delete(request)
@@ -382,18 +394,6 @@ class ContainerdRuntime:
     async def _resync(self, client: Client) -> None:
         for event in await catch_up(client, self._processes):
             self._exited(event)
-
-
-def _options(runtime: RuntimeOptions, checkpoint: Path | None = None) -> Any | None:
-    if runtime.type not in ("io.containerd.runc.v1", "io.containerd.runc.v2"):
-        return None
-    options = pb.Options(
-        binary_name=runtime.path,
-        root=runtime.root,
-        systemd_cgroup=runtime.systemd_cgroup,
-        criu_image_path=str(checkpoint) if checkpoint else "",
-    )
-    return any_message("containerd.runc.v1.Options", options)
 
 
 def _status(reply: pb.DeleteResponse | None) -> ExitStatus | None:
