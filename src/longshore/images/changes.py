@@ -98,7 +98,7 @@ def _workdir(config: ConfigDict, text: str) -> None:
 
 
 def _onbuild(config: ConfigDict, text: str) -> None:
-    word = text.split()[0].upper()
+    word = text.split(maxsplit=1)[0].upper()
     if word == "ONBUILD":
         raise InvalidParameter("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if word in ("FROM", "MAINTAINER"):

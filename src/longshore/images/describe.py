@@ -40,7 +40,7 @@ _SHOWN = (
     "OnBuild",
     "Shell",
 )
-"""The image's part of a container's configuration, all omitted while empty: API 1.50's DockerOCIImageConfig."""
+"""The image's part of a container's configuration, omitted while empty: API 1.50's DockerOCIImageConfig."""
 
 
 def inspect(service: ImageService, image: Image) -> ImageInspect:
@@ -165,7 +165,7 @@ class _Selection:
 
 def labels_match(labels: dict[str, str], wanted: list[str], unwanted: list[str]) -> bool:
     """Whether all of `wanted` (`key` or `key=value`) are there, and not any of `unwanted`."""
-    return all(map(lambda each: _has_label(labels, each), wanted)) and not any(
+    return all(_has_label(labels, each) for each in wanted) and not any(
         _has_label(labels, each) for each in unwanted
     )
 

@@ -33,6 +33,7 @@ def import_image(
     stream: BinaryIO,
     layers: LayerStore,
     images: ImageStore,
+    *,
     comment: str,
     changes: list[str],
     platform: Platform,

@@ -65,6 +65,7 @@ def load_images(
     layers: LayerStore,
     images: ImageStore,
     spool_directory: Path,
+    *,
     progress: ProgressCallback,
     platform: Platform,
 ) -> list[Loaded]:
@@ -84,8 +85,8 @@ def load_images(
         with ExitStack() as undo:
             for archived in archive.images(platform):
                 image = Image(archived.config)
-                existed = image.id in {known.id for known in images.all()}
-                _register_layers(archive, archived, image, layers, progress, stack)
+                existed = images.has(image.id)
+                _register_layers(archive, archived, image, layers, progress=progress, references=stack)
                 images.create(archived.config)
                 if not existed:
                     undo.callback(images.delete, image.id)
@@ -99,6 +100,7 @@ def _register_layers(
     archived: ArchivedImage,
     image: Image,
     layers: LayerStore,
+    *,
     progress: ProgressCallback,
     references: ExitStack,
 ) -> None:

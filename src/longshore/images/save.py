@@ -1,4 +1,4 @@
-"""docker save: an archive that is Docker's own and an OCI image layout at once, as Docker 25 and later write."""
+"""docker save: an archive that is Docker's own and an OCI image layout at once, as since Docker 25."""
 
 from __future__ import annotations
 

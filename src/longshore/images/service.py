@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -64,7 +65,7 @@ class ImageService:
         progress: ProgressCallback,
         quiet: bool = False,
         platform: Platform | None = None,
-    ) -> list[str]:
+    ) -> builtins.list[str]:
         """Load an archive, plain or compressed; returns the images' ids.
 
         `progress` gets Docker's messages, those about layers unless `quiet`. Raises InvalidParameter for a
@@ -72,7 +73,12 @@ class ImageService:
         """
         about_layers: ProgressCallback = (lambda _: None) if quiet else progress
         loaded = load_images(
-            stream, self.layers, self.images, self._spool, about_layers, platform or Platform()
+            stream,
+            self.layers,
+            self.images,
+            self._spool,
+            progress=about_layers,
+            platform=platform or Platform(),
         )
         for image in loaded:
             for reference in image.references:
@@ -90,7 +96,7 @@ class ImageService:
         repo: str = "",
         tag: str = "",
         message: str = "",
-        changes: list[str] | None = None,
+        changes: builtins.list[str] | None = None,
         platform: Platform | None = None,
         progress: ProgressCallback = lambda _: None,
         source: str = "-",
@@ -99,24 +105,31 @@ class ImageService:
         reference = self._new_reference(repo, tag) if repo else None
         comment = message or f"Imported from {source}"
         id = import_image(
-            stream, self.layers, self.images, comment, changes or [], platform or Platform(), progress
+            stream,
+            self.layers,
+            self.images,
+            comment=comment,
+            changes=changes or [],
+            platform=platform or Platform(),
+            progress=progress,
         )
         if reference is not None:
             self._set_tag(reference, id)
         progress({"status": id})
         return id
 
-    def save(self, names: list[str], out: Callable[[bytes], object]) -> None:
+    def save(self, names: builtins.list[str], out: Callable[[bytes], object]) -> None:
         """Write an archive of the images, which is Docker's and an OCI layout at once, piece by piece.
 
         A name without tag stands for all tags of the repository. Raises NotFound before anything is written.
         """
-        wanted: dict[str, list[Reference]] = {}
+        wanted: dict[str, builtins.list[Reference]] = {}
         for name in names:
             id, references = self._to_save(name)
-            for each, reference in references or [(id, None)]:
+            tags = wanted.setdefault(id, [])
+            for each, reference in references:
                 tags = wanted.setdefault(each, [])
-                if reference is not None and reference not in tags:
+                if reference not in tags:
                     tags.append(reference)
         selected = [(self.images.get(id), tags) for id, tags in wanted.items()]
         save_images(selected, self.images, self.layers, out)
@@ -130,28 +143,18 @@ class ImageService:
 
     def delete(
         self, name: str, force: bool = False, noprune: bool = False, in_use: InUse = remove.nothing_in_use
-    ) -> list[ImageDeleteItem]:
+    ) -> builtins.list[ImageDeleteItem]:
         """Remove a name, and the image with its unneeded parents once it has no other name.
 
         `in_use` tells the containers made from an image. Raises Conflict with Docker's reasons.
         """
         return remove.delete(self, name, force, not noprune, in_use)
 
-    def list(
-        self,
-        filters: Filters | None = None,
-        all: bool = False,
-        shared_size: bool = False,
-        in_use: InUse | None = None,
-    ) -> list[ImageSummary]:
-        """Newest first. With `in_use`, containers are counted."""
-        return describe.summaries(self, filters or {}, all, shared_size, in_use)
-
     def inspect(self, name: str) -> ImageInspect:
         """All about one image."""
         return describe.inspect(self, self.resolve(name))
 
-    def history(self, name: str) -> list[ImageHistoryItem]:
+    def history(self, name: str) -> builtins.list[ImageHistoryItem]:
         """How the image came to be, newest step first."""
         return describe.history(self, self.resolve(name))
 
@@ -161,7 +164,7 @@ class ImageService:
         """Delete images no container uses: the nameless ones, or with the filter dangling=false all."""
         return remove.prune(self, filters or {}, in_use)
 
-    def _to_save(self, name: str) -> tuple[str, list[tuple[str, Reference]]]:
+    def _to_save(self, name: str) -> tuple[str, builtins.list[tuple[str, Reference]]]:
         parsed = parse_any(name)
         if isinstance(parsed, Reference) and not parsed.tag and not parsed.digest:
             tags = [
@@ -202,3 +205,13 @@ class ImageService:
         if reference.digest:
             raise InvalidParameter("refusing to create a tag with a digest reference")
         return (with_tag(reference, tag) if tag else reference).tagged
+
+    def list(
+        self,
+        filters: Filters | None = None,
+        all: bool = False,
+        shared_size: bool = False,
+        in_use: InUse | None = None,
+    ) -> builtins.list[ImageSummary]:
+        """Newest first. With `in_use`, containers are counted."""
+        return describe.summaries(self, filters or {}, all, shared_size, in_use)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 import time
@@ -118,6 +117,10 @@ class ImageStore:
             raise NotFound(f"No such image: {id}")
         return image
 
+    def has(self, id: str) -> bool:
+        """Whether there is such an image."""
+        return id in self._images
+
     def all(self) -> list[Image]:
         """Every image, in no order."""
         with self._lock:
@@ -191,7 +194,7 @@ class ImageStore:
         write_atomically(directory / name, text.encode())
 
     def _load(self) -> None:
-        for name in os.listdir(self._content):
+        for name in [entry.name for entry in self._content.iterdir()]:
             if not DIGEST.fullmatch(f"sha256:{name}"):
                 continue
             try:

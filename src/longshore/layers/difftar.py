@@ -13,14 +13,13 @@ from typing import BinaryIO
 from longshore.layers.driver import DELETED, Change
 from longshore.layers.extract import WHITEOUT
 from longshore.layers.idmap import IdMap
-from longshore.layers.overlaydiff import is_opaque
 from longshore.linux.openat import Resolve, openat2
 
 _CHUNK = 1 << 20
 _KEPT_XATTRS = ("security.capability",)
 
 
-class ChunkReader(io.RawIOBase, BinaryIO):  # type: ignore[misc]
+class ChunkReader(io.RawIOBase, BinaryIO):
     """An iterator of chunks as a file to read from. Closing it closes the iterator."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -50,7 +49,7 @@ class ChunkReader(io.RawIOBase, BinaryIO):  # type: ignore[misc]
 
 
 def diff_tar(root: Path, changes: list[Change], ids: IdMap) -> Iterator[bytes]:
-    """The archive of `changes`, whose files lie below `root`, in chunks. Sockets are left out, as in Docker."""
+    """An archive of `changes`; files lie below `root`, in chunks. Sockets are left out, as in Docker."""
     top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         links: dict[tuple[int, int], str] = {}
@@ -87,10 +86,6 @@ def _member(
             if first != name:
                 info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
         yield _header(info)
-        if info.isdir() and is_opaque(f"/proc/self/fd/{parent}/{base}"):
-            opaque = tarfile.TarInfo(f"{name}/{WHITEOUT}{WHITEOUT}.opq")
-            opaque.mode = 0o600
-            yield _header(opaque)
         if info.type == tarfile.REGTYPE and info.size:
             yield from _content(parent, base, info.size)
     finally:
@@ -99,6 +94,7 @@ def _member(
 
 def _describe(name: str, found: os.stat_result, parent: int, base: str, ids: IdMap) -> tarfile.TarInfo | None:
     info = tarfile.TarInfo(name)
+    attributes: dict[str, str] = {}
     kind = found.st_mode
     info.mode = stat.S_IMODE(kind)
     info.uid, info.gid = ids.to_container(found.st_uid, found.st_gid)
@@ -124,7 +120,8 @@ def _describe(name: str, found: os.stat_result, parent: int, base: str, ids: IdM
             except OSError:
                 continue
             # tarfile encodes records as UTF-8 with surrogates for odd bytes: any value survives.
-            info.pax_headers[f"SCHILY.xattr.{attribute}"] = value.decode("utf-8", "surrogateescape")
+            attributes[f"SCHILY.xattr.{attribute}"] = value.decode("utf-8", "surrogateescape")
+    info.pax_headers = attributes
     return info
 
 

@@ -305,11 +305,12 @@ def _write_sparse(file: int, entry: TarEntry, content: Iterator[bytes] | bytes) 
     os.ftruncate(file, entry.real_size)
     for offset, length in entry.sparse or ():
         os.lseek(file, offset, os.SEEK_SET)
-        while length:
+        left = length
+        while left:
             chunk = chunk or next(chunks)
-            part = chunk[:length]
+            part = chunk[:left]
             _write(file, part)
-            chunk, length = chunk[len(part) :], length - len(part)
+            chunk, left = chunk[len(part) :], left - len(part)
 
 
 def _set_xattrs(target: int | str, entry: TarEntry) -> None:

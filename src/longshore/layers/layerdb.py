@@ -46,12 +46,12 @@ class LayerDb:
 
     def layers(self) -> list[LayerRecord]:
         """Every complete record, in no order."""
-        found = (self._layer(f"sha256:{name}") for name in os.listdir(self._layers))
+        found = (self._layer(f"sha256:{name}") for name in _names(self._layers))
         return [record for record in found if record is not None]
 
     def mounts(self) -> list[MountRecord]:
         """Every complete record, in no order."""
-        found = (self._mount(name) for name in os.listdir(self._mounts))
+        found = (self._mount(name) for name in _names(self._mounts))
         return [record for record in found if record is not None]
 
     @contextmanager
@@ -92,12 +92,12 @@ class LayerDb:
 
     def retired_layers(self) -> list[tuple[Path, str]]:
         """Records whose removal was cut short, with their cache ids ("" if unknown)."""
-        found = [self._layers / name for name in os.listdir(self._layers) if name.endswith("-removing")]
+        found = [self._layers / name for name in _names(self._layers) if name.endswith("-removing")]
         return [(path, _read(path / "cache-id") or "") for path in found]
 
     def cleanup_tmp(self) -> None:
         """Drop what unfinished registrations left."""
-        for name in os.listdir(self._tmp):
+        for name in _names(self._tmp):
             shutil.rmtree(self._tmp / name, ignore_errors=True)
 
     def add_mount(self, record: MountRecord) -> None:
@@ -119,7 +119,7 @@ class LayerDb:
 
     def incomplete_mounts(self) -> list[str]:
         """Names whose record was cut short."""
-        return [name for name in os.listdir(self._mounts) if self._mount(name) is None]
+        return [name for name in _names(self._mounts) if self._mount(name) is None]
 
     def _path(self, chain_id: str) -> Path:
         if not DIGEST.fullmatch(chain_id):
@@ -142,6 +142,10 @@ class LayerDb:
             return None
         parent = _read(directory / "parent") or None
         return MountRecord(name, mount_id, _read(directory / "init-id") or "", parent)
+
+
+def _names(directory: Path) -> list[str]:
+    return [entry.name for entry in directory.iterdir()]
 
 
 def _read(path: Path) -> str | None:

@@ -11,6 +11,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from longshore.errors import InvalidParameter, NotFound, System
@@ -141,16 +142,14 @@ class Overlay2:
                 (self._links / link).unlink(missing_ok=True)
             # Under a name that is nobody's, so that a crash leaves no layer that looks whole.
             doomed = self._home / f"{id}-removing"
-            try:
+            with suppress(FileNotFoundError):
                 home.rename(doomed)
-            except FileNotFoundError:
-                pass
             remove_tree(doomed)
         with self._lock:
             self._busy.pop(id, None)
 
     def ids(self) -> set[str]:
-        return {name for name in os.listdir(self._home) if name != "l"}
+        return {entry.name for entry in self._home.iterdir() if entry.name != "l"}
 
     def changes(self, id: str, parent: str | None) -> list[Change]:
         return overlay_changes(self._home / id / "diff", self._lower_paths(id))
@@ -186,12 +185,10 @@ class Overlay2:
     def _unmount(self, id: str) -> None:
         self._counts.pop(id, None)
         merged = self._home / id / "merged"
-        try:
+        with suppress(FileNotFoundError):
             while _is_mounted(merged):
                 umount(merged, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
             merged.rmdir()
-        except FileNotFoundError:
-            pass
 
     def _options(self, id: str, mount_label: str = "") -> OverlayOptions:
         home = self._home / id

@@ -17,7 +17,7 @@ def overlay_changes(upper: Path, lowers: list[Path]) -> list[Change]:
     something in them changed; that is how `docker diff` answers.
     """
     changes: list[Change] = []
-    _compare(upper, "", lowers, changes)
+    _compare(upper, "", lowers, False, changes)
     changes.sort()
     return changes
 
@@ -62,31 +62,26 @@ def is_opaque(directory: str | Path) -> bool:
         return False
 
 
-def _compare(directory: Path, prefix: str, lowers: list[Path], changes: list[Change]) -> None:
+def _compare(directory: Path, prefix: str, lowers: list[Path], hidden: bool, changes: list[Change]) -> None:
+    """`hidden`: nothing of the lower directories shows through, though it is what `directory` replaces."""
     with os.scandir(directory) as entries:
-        found = [(entry.name, entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
-    for name, path, mine in found:
+        found = {entry.name: (entry.path, entry.stat(follow_symlinks=False)) for entry in entries}
+    if hidden:
+        gone = {name for lower in lowers for name in _names(lower)} - found.keys()
+        changes += [Change(f"{prefix}/{name}", DELETED) for name in gone if _below(lowers, name)]
+    for name, (path, mine) in found.items():
         inside = f"{prefix}/{name}"
         if is_whiteout(mine):
             changes.append(Change(inside, DELETED))
             continue
         below = _below(lowers, name)
+        before = len(changes)
+        if stat.S_ISDIR(mine.st_mode):
+            _compare(Path(path), inside, _narrow(lowers, name), hidden or is_opaque(path), changes)
         if below is None:
             changes.append(Change(inside, ADDED))
-        elif not _same_directory(mine, below):
+        elif len(changes) > before or not _same_directory(mine, below):
             changes.append(Change(inside, MODIFIED))
-        elif not is_opaque(path):
-            # Nothing about the directory itself; its children tell whether it counts.
-            before = len(changes)
-            _compare(Path(path), inside, _narrow(lowers, name), changes)
-            if len(changes) > before:
-                changes.append(Change(inside, MODIFIED))
-            continue
-        else:
-            changes.append(Change(inside, MODIFIED))
-        if stat.S_ISDIR(mine.st_mode):
-            narrowed = [] if is_opaque(path) else _narrow(lowers, name)
-            _compare(Path(path), inside, narrowed, changes)
 
 
 def _below(lowers: list[Path], name: str) -> os.stat_result | None:
@@ -97,6 +92,13 @@ def _below(lowers: list[Path], name: str) -> os.stat_result | None:
             continue
         return None if is_whiteout(found) else found
     return None
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return [entry.name for entry in directory.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _narrow(lowers: list[Path], name: str) -> list[Path]:
@@ -116,7 +118,6 @@ def _narrow(lowers: list[Path], name: str) -> list[Path]:
 
 
 def _same_directory(mine: os.stat_result, below: os.stat_result) -> bool:
-    # As moby's statDifferent, with mtime's grain of a second: tar layers may carry nothing finer.
     return (
         stat.S_ISDIR(mine.st_mode)
         and mine.st_mode == below.st_mode

@@ -275,7 +275,7 @@ class LayerStore:
         records = {record.chain_id: record for record in self._db.layers()}
         present = self.driver.ids()
         for chain in records:
-            pending = []
+            pending: list[LayerRecord] = []
             walk: str | None = chain
             while walk is not None and walk not in self._layers:
                 record = records.get(walk)

@@ -126,5 +126,5 @@ class _HashingReader:
                 self._chunks.put(chunk)
                 if not chunk:
                     return
-        except BaseException as exc:  # noqa: BLE001 - carried over to the reader's thread
+        except BaseException as exc:
             self._chunks.put(exc)

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from longshore.errors import InvalidParameter, NotFound, System
@@ -71,14 +72,12 @@ class Vfs:
         if not id or "/" in id or id in (".", ".."):
             raise InvalidParameter(f"invalid id: {id!r}")
         doomed = self._home / f"{id}-removing"
-        try:
+        with suppress(FileNotFoundError):
             (self._home / id).rename(doomed)
-        except FileNotFoundError:
-            pass
         remove_tree(doomed)
 
     def ids(self) -> set[str]:
-        return set(os.listdir(self._home))
+        return {entry.name for entry in self._home.iterdir()}
 
     def changes(self, id: str, parent: str | None) -> list[Change]:
         changes: list[Change] = []
@@ -104,7 +103,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def _copy_directory(source: str, target: str, links: dict[int, str]) -> None:
-    os.mkdir(target, 0o700)
+    Path(target).mkdir(0o700)
     with os.scandir(source) as entries:
         for entry in entries:
             _copy_entry(entry, f"{target}/{entry.name}", links)
@@ -125,7 +124,7 @@ def _copy_entry(entry: os.DirEntry[str], target: str, links: dict[int, str]) -> 
     if stat.S_ISREG(kind):
         shutil.copyfile(entry.path, target, follow_symlinks=False)
     elif stat.S_ISLNK(kind):
-        os.symlink(os.readlink(entry.path), target)
+        Path(target).symlink_to(Path(entry.path).readlink())
     else:
         os.mknod(target, stat.S_IFMT(kind) | 0o600, found.st_rdev)
     _copy_attributes(entry.path, target, found)
@@ -134,7 +133,7 @@ def _copy_entry(entry: os.DirEntry[str], target: str, links: dict[int, str]) -> 
 def _copy_attributes(source: str, target: str, found: os.stat_result) -> None:
     os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(found.st_mode):
-        os.chmod(target, stat.S_IMODE(found.st_mode))
+        Path(target).chmod(stat.S_IMODE(found.st_mode))
     try:
         for name in os.listxattr(source, follow_symlinks=False):
             os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)

@@ -66,6 +66,9 @@ class MountFlags(enum.IntFlag):
     STRICTATIME = 0x1000000
 
 
+NO_FLAGS = MountFlags(0)
+
+
 class UnmountFlags(enum.IntFlag):
     """MNT_* and UMOUNT_* of umount2(2)."""
 
@@ -92,7 +95,7 @@ class MountPoint(NamedTuple):
 
 
 def mount(
-    source: str, target: str | Path, fstype: str = "", flags: MountFlags = MountFlags(0), data: str = ""
+    source: str, target: str | Path, fstype: str = "", flags: MountFlags = NO_FLAGS, data: str = ""
 ) -> None:
     """mount(2). `data` beyond a page is refused with ENAMETOOLONG: the kernel would cut it silently."""
     encoded = os.fsencode(data)
@@ -117,7 +120,7 @@ def umount(target: str | Path, flags: UnmountFlags = UnmountFlags.NOFOLLOW) -> N
 
 @contextmanager
 def mounted(
-    source: str, target: str | Path, fstype: str = "", flags: MountFlags = MountFlags(0), data: str = ""
+    source: str, target: str | Path, fstype: str = "", flags: MountFlags = NO_FLAGS, data: str = ""
 ) -> Iterator[None]:
     """Have something mounted for the length of a block."""
     mount(source, target, fstype, flags, data)
@@ -186,7 +189,7 @@ def unshare_working_directory() -> None:
 def _parse(line: str) -> MountPoint:
     left, _, right = line.rstrip("\n").partition(" - ")
     number, parent, device, root, target, options, *optional = left.split(" ")
-    fstype, source, super_options = (right.split(" ", 2) + ["", ""])[:3]
+    fstype, source, super_options = [*right.split(" ", 2), "", ""][:3]
     return MountPoint(
         int(number),
         int(parent),

@@ -21,7 +21,7 @@ class RootFS(ApiStruct):
 
     _omitempty = names("Layers")
     Type: str = "layers"
-    Layers: list[str] = []
+    Layers: list[str] = msgspec.field(default_factory=list)
 
 
 class ImageMetadata(ApiStruct):
