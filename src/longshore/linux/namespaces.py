@@ -24,6 +24,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
 
 
+def unshare_network() -> None:
+    """Move the calling thread into a new, empty network namespace. Raises OSError."""
+    _check(_libc.unshare(CLONE_NEWNET))
+
+
+def enter_network_namespace(fd: int) -> None:
+    """Move the calling thread into the network namespace behind a file descriptor. Raises OSError."""
+    _check(_libc.setns(fd, CLONE_NEWNET))
+
+
 def create_network_namespace(path: Path, setup: Callable[[int], T], *, pid: int | None = None) -> T:
     """Keep a network namespace at `path` and return what `setup` returns, called inside it.
 
@@ -33,10 +43,10 @@ def create_network_namespace(path: Path, setup: Callable[[int], T], *, pid: int 
 
     def inside() -> T:
         if pid is None:
-            _check(_libc.unshare(CLONE_NEWNET))
+            unshare_network()
         else:
             with _opened(f"/proc/{pid}/ns/net") as fd:
-                _check(_libc.setns(fd, CLONE_NEWNET))
+                enter_network_namespace(fd)
         path.touch(mode=0o444, exist_ok=False)
         try:
             _check(_libc.mount(b"/proc/thread-self/ns/net", bytes(path), None, _MS_BIND, None))
@@ -57,7 +67,7 @@ def in_network_namespace(path: Path | str, call: Callable[[], T]) -> T:
 
     def inside() -> T:
         with _opened(path) as fd:
-            _check(_libc.setns(fd, CLONE_NEWNET))
+            enter_network_namespace(fd)
         return call()
 
     return run_in_fresh_thread(inside)

@@ -235,15 +235,17 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
             one.setblocking(False)
             one.bind((INTERNAL_RESOLVER, 0))
         tcp.listen(64)
+        resolver = INTERNAL_RESOLVER
+        ports = [one.getsockname()[1] for one in (udp, tcp)]
         nft = Nftables()
         try:
             nft.run(
                 "add table ip longshore_dns\ndelete table ip longshore_dns\n"
                 "table ip longshore_dns { chain output {\n"
                 "type nat hook output priority -100; policy accept;\n"
-                f"ip daddr {INTERNAL_RESOLVER} udp dport 53 dnat to {INTERNAL_RESOLVER}:{udp.getsockname()[1]}\n"
-                f"ip daddr {INTERNAL_RESOLVER} tcp dport 53 dnat to {INTERNAL_RESOLVER}:{tcp.getsockname()[1]}\n"
-                "} }"
+                f"ip daddr {resolver} udp dport 53 dnat to {resolver}:{ports[0]}\n"
+                f"ip daddr {resolver} tcp dport 53 dnat to {resolver}:{ports[1]}\n"
+                "}\n}\n"
             )
         finally:
             nft.close()

@@ -1,0 +1,346 @@
+"""Sandboxes on bridges: real packets, what may pass and what may not."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from network.machines import MACHINE, NEIGHBOUR, Machine, Server, reach
+
+from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
+from longshore.linux import rtnetlink
+from longshore.linux.netlink import NetlinkSocket
+from longshore.network.controller import NetworkController, Sandbox
+from longshore.network.endpoint import Endpoint, EndpointOptions, PortBinding
+from longshore.network.ipam import IPAMPool
+from longshore.network.sandbox import SandboxOptions
+
+Serve = Callable[..., Server]
+
+
+async def add(
+    controller: NetworkController, id: str, network: str = "bridge", **options: object
+) -> tuple[Sandbox, Endpoint]:
+    sandbox = await controller.create_sandbox(id, SandboxOptions(hostname=id))
+    endpoint = await sandbox.join(
+        controller.network(network),
+        EndpointOptions(name=id, **options),  # type: ignore[arg-type]
+    )
+    return sandbox, endpoint
+
+
+def link_names() -> set[str]:
+    with closing(NetlinkSocket()) as rtnl:
+        return {link.name for link in rtnetlink.links(rtnl)}
+
+
+async def see_run(*command: str) -> str:
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    return str(done.stdout)
+
+
+async def see(*arguments: object) -> str | None:
+    return await asyncio.to_thread(reach, *arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_published_port_is_reached_from_everywhere(host: Machine, serve: Serve, kind: str) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        web, endpoint = await add(
+            controller, "web", port_bindings=[PortBinding(kind, 80, "", 8080, 8080), PortBinding(kind, 81)]
+        )
+        client, _ = await add(controller, "client")
+        serve(web.key, 80, kind)
+        serve(web.key, 81, kind)
+        assert await see(host.neighbour, MACHINE, 8080, kind) == NEIGHBOUR
+        assert await see(None, MACHINE, 8080, kind) == MACHINE
+        assert await see(None, "127.0.0.1", 8080, kind) == endpoint.ipv4_gateway
+        assert await see(None, "127.0.0.1", endpoint.ports[1].host_port, kind)
+        assert await see(web.key, MACHINE, 8080, kind)
+        assert await see(web.key, endpoint.ipv4_gateway, 8080, kind)
+        assert await see(client.key, MACHINE, 8080, kind)
+        assert await see(client.key, endpoint.ipv4_address, 80, kind) == "172.17.0.3"
+        await controller.sandbox_destroy("web")
+        assert await see(None, MACHINE, 8080, kind) is None
+        await controller.stop(False)
+        assert link_names() == {"lo", "wire0"}
+
+    asyncio.run(run())
+
+
+def test_what_is_not_published_stays_closed(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        local = [PortBinding("tcp", 80, "127.0.0.1", 8080, 8080)]
+        web, endpoint = await add(controller, "web", port_bindings=local)
+        serve(web.key, 80)
+        serve(web.key, 81)
+        with closing(NetlinkSocket()) as rtnl:
+            wire = rtnetlink.link_by_name(rtnl, "wire0")
+            assert wire
+        assert await see(None, "127.0.0.1", 8080)
+        assert await see(None, MACHINE, 8080) is None
+        assert await see(host.neighbour, MACHINE, 8080) is None
+        # A neighbour that routes container addresses, or even 127.0.0.1, by way of us.
+        assert await see(host.neighbour, endpoint.ipv4_address, 80) is None
+        assert await see(host.neighbour, endpoint.ipv4_address, 81) is None
+        route_loopback(host.neighbour)
+        assert await see(host.neighbour, "127.0.0.1", 8080) is None
+        # The machine's loopback services stay its own although the bridge routes 127.0.0.0/8.
+        serve("/proc/thread-self/ns/net", 9999, "tcp", "127.0.0.1")
+        assert await see(None, "127.0.0.1", 9999)
+        route_loopback(web.key)
+        assert await see(web.key, "127.0.0.1", 9999) is None
+        await controller.stop(False)
+
+    def route_loopback(namespace: str | Path) -> None:
+        gateway = MACHINE if namespace == host.neighbour else "172.17.0.1"
+        device = "wire0" if namespace == host.neighbour else "eth0"
+        script = (
+            "for f in /proc/sys/net/ipv4/conf/*/route_localnet; do echo 1 > $f; done;"
+            "ip addr del 127.0.0.1/8 dev lo; ip route del local 127.0.0.0/8 dev lo table local;"
+            "ip route del local 127.0.0.1 dev lo table local;"
+            f"ip route add 127.0.0.0/8 via {gateway} dev {device}"
+        )
+        subprocess.run(["nsenter", f"--net={namespace}", "sh", "-c", script], capture_output=True)
+
+    asyncio.run(run())
+
+
+def test_going_out_is_masqueraded(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        box, _ = await add(controller, "box")
+        serve(host.neighbour, 7000)
+        assert await see(box.key, NEIGHBOUR, 7000) == MACHINE
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_networks_are_apart_and_internal_ones_closed(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        await controller.create_network("one")
+        await controller.create_network("two")
+        await controller.create_network("inner", internal=True)
+        one, first = await add(controller, "c1", "one")
+        await add(controller, "c1b", "one")
+        two, second = await add(controller, "c2", "two")
+        inner, third = await add(controller, "c3", "inner")
+        for box in (one, two, inner):
+            serve(box.key, 80)
+        serve(host.neighbour, 7000)
+        assert await see(two.key, first.ipv4_address, 80) is None
+        assert await see(one.key, second.ipv4_address, 80) is None
+        assert await see(inner.key, NEIGHBOUR, 7000) is None
+        assert await see(one.key, third.ipv4_address, 80) is None
+        # On a running sandbox: joined, it reaches; left, it does not.
+        joined = await two.join(controller.network("one"), EndpointOptions(name="c2"))
+        assert joined.interface == "eth1"
+        assert await see(two.key, first.ipv4_address, 80) == joined.ipv4_address
+        await two.leave(joined)
+        assert await see(two.key, first.ipv4_address, 80) is None
+        assert await see(two.key, NEIGHBOUR, 7000)
+        with pytest.raises(Forbidden, match="has active endpoints"):
+            await controller.remove_network(controller.network("one"))
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_icc_off_keeps_neighbours_apart(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller(icc=False)
+        await controller.start({})
+        controller.network("bridge").options["com.docker.network.bridge.enable_icc"] = "false"
+        web, endpoint = await add(controller, "web")
+        client, _ = await add(controller, "client")
+        serve(web.key, 80)
+        assert await see(client.key, endpoint.ipv4_address, 80) is None
+        assert await see(None, endpoint.ipv4_address, 80)
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_taken_ports_fail_with_dockers_words_and_leave_nothing(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        await add(controller, "first", port_bindings=[PortBinding("tcp", 80, "", 8080, 8080)])
+        serve("/proc/thread-self/ns/net", 9090)
+        before = link_names()
+        sandbox = await controller.create_sandbox("second", SandboxOptions())
+        for port, words in (
+            (8080, r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated"),
+            (
+                9090,
+                r"failed to bind host port for 0\.0\.0\.0:9090:172\.17\.0\.3:80/tcp: address already in use",
+            ),
+        ):
+            free = PortBinding("tcp", 79, "", 8079, 8079)
+            options = EndpointOptions(
+                name="second", port_bindings=[free, PortBinding("tcp", 80, "", port, port)]
+            )
+            with pytest.raises(System, match=rf"driver failed .* endpoint second \(\w{{64}}\): {words}"):
+                await sandbox.join(controller.network("bridge"), options)
+        assert link_names() == before and sandbox.endpoints == []
+        ranged = EndpointOptions(name="second", port_bindings=[PortBinding("tcp", 80, "", 8080, 8090)])
+        endpoint = await sandbox.join(controller.network("bridge"), ranged)
+        assert endpoint.ipv4_address == "172.17.0.3" and endpoint.ports[0].host_port == 8081
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_crash_restores_the_running_and_removes_the_rest(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        before = host.controller()
+        await before.start({})
+        user = await before.create_network("user", labels={"a": "b"})
+        bindings = [PortBinding("tcp", 80, "", 8080, 8080)]
+        alive, endpoint = await add(before, "alive", "user", port_bindings=bindings)
+        dead, _ = await add(before, "dead", port_bindings=[PortBinding("tcp", 80, "", 8081, 8081)])
+        server = serve(alive.key, 80)
+        # The process dies: its sockets close, nothing else happens.
+        before.ports.close()
+        assert alive.resolver
+        await alive.resolver.close()
+        await see_run("nft", "delete", "table", "inet", "longshore")
+        after = host.controller()
+        await after.start({"alive": alive.key})
+        assert after.network("user").id == user.id and after.network("user").labels == {"a": "b"}
+        assert after.sandbox("dead") is None and not await asyncio.to_thread(Path(dead.key).exists)
+        restored = after.sandbox("alive")
+        assert restored and [one.id for one in restored.endpoints] == [endpoint.id]
+        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
+        assert await see(host.neighbour, MACHINE, 8081) is None
+        _, other = await add(after, "other", "user")
+        assert other.ipv4_address != endpoint.ipv4_address
+        with pytest.raises(System, match="port is already allocated"):
+            await add(after, "thief", port_bindings=bindings)
+        server.close()
+        await after.stop(False)
+        assert not list((host.root / "run" / "netns").iterdir())
+        assert link_names() == {"lo", "wire0", user.record.link}
+
+    asyncio.run(run())
+
+
+def test_live_restore_keeps_packets_flowing(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        before = host.controller()
+        await before.start({})
+        box, _ = await add(before, "box", port_bindings=[PortBinding("tcp", 80, "", 8080, 8080)])
+        serve(box.key, 80)
+        await before.stop(True)
+        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
+        after = host.controller()
+        await after.start({"box": box.key})
+        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
+        await after.stop(False)
+        assert link_names() == {"lo", "wire0"}
+
+    asyncio.run(run())
+
+
+def test_fifty_at_once(host: Machine) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        made = await asyncio.gather(
+            *(add(controller, f"c{i}", port_bindings=[PortBinding("tcp", 80)]) for i in range(50))
+        )
+        assert len({endpoint.ipv4_address for _, endpoint in made}) == 50
+        assert len({endpoint.ports[0].host_port for _, endpoint in made}) == 50
+        await asyncio.gather(*(controller.sandbox_destroy(f"c{i}") for i in range(50)))
+        assert controller.network("bridge").endpoints == {}
+        assert link_names() == {"lo", "wire0", "test0"}
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_other_peoples_forward_drop_is_passed(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        await see_run("iptables-nft", "-P", "FORWARD", "DROP")
+        controller = host.controller()
+        await controller.start({})
+        web, _ = await add(controller, "web", port_bindings=[PortBinding("tcp", 80, "", 8080, 8080)])
+        serve(web.key, 80)
+        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
+        assert any("FORWARD is DROP" in text for text in controller.firewall_obstacles())
+        await controller.stop(False)
+        rules = await see_run("iptables-nft", "-S")
+        assert "longshore" not in rules and "-P FORWARD DROP" in rules
+
+    asyncio.run(run())
+
+
+def test_networks_are_validated_in_dockers_words(host: Machine) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        pool = IPAMPool(
+            subnet="10.77.0.0/24",
+            ip_range="10.77.0.128/25",
+            gateway="10.77.0.1",
+            aux_addresses={"a": "10.77.0.128"},
+        )
+        network = await controller.create_network("mine", ipam=[pool])
+        assert controller.network(network.id[:8]) is network
+        with pytest.raises(Conflict, match="network with name mine already exists"):
+            await controller.create_network("mine")
+        with pytest.raises(Forbidden, match="Pool overlaps with other one on this address space"):
+            await controller.create_network("other", ipam=[IPAMPool(subnet="10.77.0.0/16")])
+        with pytest.raises(NotFound, match="network nope not found"):
+            controller.network("nope")
+        with pytest.raises(NotFound, match="plugin not found"):
+            await controller.create_network("odd", "nosuch")
+        with pytest.raises(Forbidden, match="pre-defined network and cannot be removed"):
+            await controller.remove_network(controller.network("bridge"))
+        _, first = await add(controller, "first", "mine")
+        assert first.ipv4_address == "10.77.0.129" and first.ipv4_gateway == "10.77.0.1"
+        _, fixed = await add(
+            controller, "fixed", "mine", ipv4_address="10.77.0.50", mac_address="02:11:22:33:44:55"
+        )
+        assert (fixed.ipv4_address, fixed.mac_address) == ("10.77.0.50", "02:11:22:33:44:55")
+        with pytest.raises(Forbidden, match="Address already in use"):
+            await add(controller, "again", "mine", ipv4_address="10.77.0.50")
+        with pytest.raises(InvalidParameter, match="no configured subnet contains IP address"):
+            await add(controller, "away", "mine", ipv4_address="10.78.0.50")
+        for id in ("first", "fixed", "again", "away"):
+            await controller.sandbox_destroy(id)
+        await controller.remove_network(network)
+        assert network.record.link not in link_names()
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_ipv6_network(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        await controller.create_network("six", enable_ipv6=True, ipam=[IPAMPool(subnet="fd00:77::/64")])
+        one, first = await add(
+            controller, "c1", "six", port_bindings=[PortBinding("tcp", 80, "::", 8080, 8080)]
+        )
+        two, _ = await add(controller, "c2", "six")
+        assert first.ipv6_address == "fd00:77::2" and first.ipv4_address
+        serve(one.key, 80, "tcp", "::")
+        assert await see(two.key, "fd00:77::2", 80)
+        assert await see(two.key, "fd00:77::1", 8080)
+        await controller.stop(False)
+
+    asyncio.run(run())
