@@ -73,7 +73,7 @@ def mount_requests(config: Config, host_config: HostConfig) -> list[MountRequest
             raise InvalidParameter(f"Duplicate mount point: {request.destination}")
         taken.add(request.destination)
     for path in config.Volumes or {}:
-        destination = posixpath.normpath(path)
+        destination = _clean(path)
         if destination not in taken:
             _check_destination(Mount(Type="volume", Target=path))
             taken.add(destination)
@@ -89,7 +89,7 @@ def parse_bind(text: str, volume_driver: str = "") -> MountRequest:
     invalid = f"invalid volume specification: '{text}'"
     if not fields[0] or len(fields) > 3 or (len(fields) == 2 and is_mode(fields[1])):
         raise InvalidParameter(invalid)
-    source, target, mode = ("", fields[0], "") if len(fields) == 1 else (*fields[:2], (fields + [""])[2])
+    source, target, mode = ("", fields[0], "") if len(fields) == 1 else (*fields[:2], [*fields, ""][2])
     if mode and not is_mode(mode):
         raise InvalidParameter(f"invalid mode: {mode}")
     words = mode.split(",") if mode else []
@@ -102,12 +102,12 @@ def parse_bind(text: str, volume_driver: str = "") -> MountRequest:
             raise _mount_error(mount, "field BindOptions must not be specified")
     except InvalidParameter as exc:
         raise InvalidParameter(f"{invalid}: {exc.message}") from None
-    destination, rw = posixpath.normpath(target), "ro" not in words
+    destination, rw = _clean(target), "ro" not in words
     if kind == "bind":
         return MountRequest(
             "bind",
             destination,
-            source=posixpath.normpath(source),
+            source=_clean(source),
             rw=rw,
             mode=mode,
             propagation=propagation or DEFAULT_PROPAGATION,
@@ -133,7 +133,7 @@ def is_mode(text: str) -> bool:
 def parse_mount(mount: Mount) -> MountRequest:
     """One of `HostConfig.Mounts`, as in `--mount`."""
     _check_destination(mount)
-    destination = posixpath.normpath(mount.Target)
+    destination = _clean(mount.Target)
     if mount.Type == "bind":
         return _bind(mount, destination)
     if mount.Type == "volume":
@@ -155,9 +155,7 @@ def parse_tmpfs(path: str, options: str) -> MountRequest:
     _check_destination(Mount(Type="tmpfs", Target=path))
     words = tuple(word for word in options.split(",") if word)
     merge_tmpfs_options(words)
-    return MountRequest(
-        "tmpfs", posixpath.normpath(path), rw="ro" not in words, mode=options, tmpfs_options=words
-    )
+    return MountRequest("tmpfs", _clean(path), rw="ro" not in words, mode=options, tmpfs_options=words)
 
 
 def parse_volumes_from(text: str) -> VolumesFrom:
@@ -210,7 +208,7 @@ def _bind(mount: Mount, destination: str) -> MountRequest:
     return MountRequest(
         "bind",
         destination,
-        source=posixpath.normpath(mount.Source),
+        source=_clean(mount.Source),
         rw=not mount.ReadOnly,
         propagation=propagation or DEFAULT_PROPAGATION,
         create_source=create,
@@ -264,6 +262,11 @@ def _refuse(mount: Mount, *fields: str) -> None:
 
 def _mount_error(mount: Mount, problem: str) -> InvalidParameter:
     return InvalidParameter(f'invalid mount config for type "{mount.Type}": {problem}')
+
+
+def _clean(path: str) -> str:
+    # POSIX gives two leading slashes a meaning of their own; Linux and Docker do not.
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _exists(path: str) -> bool:
