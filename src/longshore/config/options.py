@@ -73,6 +73,7 @@ class AddressPoolConfig(msgspec.Struct):
     size: int
 
 
+_NO_IPV6 = "IPv6 networking is not available yet"
 _NO_SWARM = "swarm mode is not available"
 _NO_REGISTRY = "the engine does not talk to registries yet"
 _NO_PLUGINS = "plugins are not available"
@@ -112,7 +113,15 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
         bool, Option("Full timestamps without ANSI coloring", ignored="logs are never coloured")
     ] = False
     experimental: Annotated[bool, Option("Enable experimental features")] = False
-    features: Annotated[dict[str, bool], Option("Enable feature in the daemon", "feature", reload=True)] = {}
+    features: Annotated[
+        dict[str, bool],
+        Option(
+            "Enable feature in the daemon",
+            "feature",
+            reload=True,
+            ignored="none of dockerd's features is optional here",
+        ),
+    ] = {}
     labels: Annotated[list[str], Option("Set key=value labels to the daemon", "label", reload=True)] = []
     live_restore: Annotated[
         bool, Option("Enable live restore of docker when containers are still running", reload=True)
@@ -185,16 +194,23 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
 
     bridge: Annotated[str, Option("Attach containers to a network bridge", short="b", group="Networks")] = ""
     bip: Annotated[str, Option("Specify network bridge IP")] = ""
-    bip6: Annotated[str, Option("Specify default-bridge IPv6 network")] = ""
+    bip6: Annotated[str, Option("Specify default-bridge IPv6 network", unsupported=_NO_IPV6)] = ""
     fixed_cidr: Annotated[str, Option("IPv4 subnet for fixed IPs")] = ""
-    fixed_cidr_v6: Annotated[str, Option("IPv6 subnet for fixed IPs")] = ""
+    fixed_cidr_v6: Annotated[str, Option("IPv6 subnet for fixed IPs", unsupported=_NO_IPV6)] = ""
     default_gateway: Annotated[str, Option("Container default gateway IPv4 address")] = ""
-    default_gateway_v6: Annotated[str, Option("Container default gateway IPv6 address")] = ""
+    default_gateway_v6: Annotated[
+        str, Option("Container default gateway IPv6 address", unsupported=_NO_IPV6)
+    ] = ""
     default_address_pools: Annotated[
         list[AddressPoolConfig], Option("Default address pools for local networks", "default-address-pool")
     ] = []
     default_network_opts: Annotated[
-        dict[str, dict[str, str]], Option("Default network options", "default-network-opt")
+        dict[str, dict[str, str]],
+        Option(
+            "Default network options",
+            "default-network-opt",
+            unsupported="networks take their options when they are created",
+        ),
     ] = {}
     mtu: Annotated[int, Option("Set the MTU for the default bridge network")] = 0
     dns: Annotated[list[str], Option("DNS server to use")] = []
@@ -218,8 +234,10 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     ] = False
     ip_masq: Annotated[bool, Option("Enable IP masquerading for the default bridge network")] = True
     iptables: Annotated[bool, Option("Enable addition of firewall rules")] = True
-    ip6tables: Annotated[bool, Option("Enable addition of IPv6 firewall rules")] = True
-    ipv6: Annotated[bool, Option("Enable IPv6 networking for the default bridge network")] = False
+    ip6tables: Annotated[bool, Option("Enable addition of IPv6 firewall rules", ignored=_NO_IPV6)] = True
+    ipv6: Annotated[
+        bool, Option("Enable IPv6 networking for the default bridge network", unsupported=_NO_IPV6)
+    ] = False
     allow_direct_routing: Annotated[
         bool,
         Option(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from longshore.types.volume import Volume
+
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
 
@@ -17,7 +19,6 @@ async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYP
     """GET /system/df: sizes in bytes of the objects of the `wanted` types; null for types not asked for."""
     from longshore.engine.images import image_list
     from longshore.engine.listing import container_list
-    from longshore.engine.volumes import volumes_usage
 
     async def containers() -> Any:
         return await container_list(engine, all=True, size=True) if "container" in wanted else None
@@ -26,7 +27,7 @@ async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYP
         return await image_list(engine, True, {}, True, False, False) if "image" in wanted else None
 
     async def volumes() -> Any:
-        return await volumes_usage(engine) if "volume" in wanted else None
+        return await asyncio.to_thread(_volumes, engine) if "volume" in wanted else None
 
     found_images, found_containers, found_volumes = await asyncio.gather(images(), containers(), volumes())
     return {
@@ -37,3 +38,10 @@ async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYP
         "BuildCache": [] if "build-cache" in wanted else None,
         "BuilderSize": 0,
     }
+
+
+def _volumes(engine: Engine) -> list[Volume]:
+    found = engine.volumes.list()
+    for volume in found:
+        volume.UsageData = engine.volumes.usage(volume.Name)
+    return found
