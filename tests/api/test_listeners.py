@@ -66,7 +66,7 @@ def test_tcp_without_tls_warns(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_tls_files_must_be_usable() -> None:
-    with pytest.raises(System, match="invalid TLS configuration: cannot use /nonexistent/cert.pem"):
+    with pytest.raises(System, match="invalid TLS configuration: cannot use /nonexistent/cert"):
         listen(
             "tcp://127.0.0.1:0", Config(tls=True, tlscert="/nonexistent/cert.pem", tlskey="/nonexistent/k")
         )
@@ -86,15 +86,16 @@ def test_no_socket_from_systemd() -> None:
 def test_sockets_from_systemd(tmp_path: Path) -> None:
     path = tmp_path / "activated.sock"
     program = (
-        "import os; os.environ['LISTEN_PID'] = str(os.getpid()); from longshore.api.listeners import listen; "
-        "from longshore.config import Config; ((sock, _),) = listen('fd://', Config()); "
-        "print(sock.getsockname(), sock.family.name, os.get_inheritable(sock.fileno()), os.environ.get('LISTEN_FDS'))"
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+        "from longshore.api.listeners import listen; from longshore.config import Config; "
+        "((sock, _),) = listen('fd://', Config()); "
+        "print(sock.getsockname(), os.get_inheritable(sock.fileno()), os.environ.get('LISTEN_FDS'))"
     )
     with socket.socket(socket.AF_UNIX) as passed:
         passed.bind(str(path))
         passed.listen()
-        # As systemd does it: the socket is file descriptor 3.
-        command = ["sh", "-c", f'exec 3<&{passed.fileno()} "$0" -c "$1"', sys.executable, program]
+        # systemd passes sockets as the descriptors from 3 on.
+        command = [sys.executable, "-c", program, str(passed.fileno())]
         done = subprocess.run(
             command,
             env={**os.environ, "LISTEN_FDS": "1", "PYTHONPATH": ":".join(sys.path)},
@@ -102,4 +103,4 @@ def test_sockets_from_systemd(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )
-    assert done.stdout == f"{path} AF_UNIX False None\n", done.stderr
+    assert done.stdout == f"{path} False None\n", done.stderr

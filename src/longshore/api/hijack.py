@@ -7,7 +7,8 @@ import contextlib
 import hashlib
 import struct
 
-from longshore.api.http import Connection, Request
+from longshore.api.connection import Connection
+from longshore.api.http import Request
 from longshore.errors import InvalidParameter
 from longshore.types.stream import RawConnection
 

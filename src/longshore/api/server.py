@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longshore.api.http import Connection
+from longshore.api.connection import Connection
 from longshore.api.listeners import listen
 from longshore.api.router import Router
 from longshore.api.tls import TlsChannel
