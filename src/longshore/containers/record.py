@@ -79,13 +79,13 @@ class RecordMountPoint(ApiStruct):
 class ContainerRecord(ApiStruct, kw_only=True):
     """`config.v2.json`."""
 
-    StreamConfig: dict[str, str] = {}
+    StreamConfig: dict[str, str] = msgspec.field(default_factory=dict)
     State: RecordState = msgspec.field(default_factory=RecordState)
     ID: str
     Created: str
     Managed: bool = False
     Path: str = ""
-    Args: list[str] = []
+    Args: list[str] = msgspec.field(default_factory=list)
     Config: Config
     Image: str = ""
     NetworkSettings: RecordNetworkSettings = msgspec.field(default_factory=RecordNetworkSettings)
@@ -98,7 +98,7 @@ class ContainerRecord(ApiStruct, kw_only=True):
     RestartCount: int = 0
     HasBeenStartedBefore: bool = False
     HasBeenManuallyStopped: bool = False
-    MountPoints: dict[str, RecordMountPoint] = {}
+    MountPoints: dict[str, RecordMountPoint] = msgspec.field(default_factory=dict)
     SecretReferences: list[msgspec.Raw] | None = None
     ConfigReferences: list[msgspec.Raw] | None = None
     AppArmorProfile: str = ""

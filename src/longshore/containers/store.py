@@ -153,7 +153,7 @@ def _read_all(root: Path) -> tuple[list[Container], list[str]]:
 
 def _read(directory: Path) -> Container:
     record = codec.decode((directory / "config.v2.json").read_bytes(), ContainerRecord)
-    if record.ID != directory.name:
+    if directory.name != record.ID:
         raise InvalidParameter(f"the record is of container {record.ID}")
     host_config = codec.decode((directory / "hostconfig.json").read_bytes(), HostConfig)
     return Container(record, host_config, directory)

@@ -79,9 +79,7 @@ class Attachment:
         if not self._options.logs:
             return _nothing()
         options = ReadOptions(stdout=self._options.stdout, stderr=self._options.stderr)
-        return read_logs(
-            log_source(self._engine, self._container), options, multiplex=not self.tty
-        )
+        return read_logs(log_source(self._engine, self._container), options, multiplex=not self.tty)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

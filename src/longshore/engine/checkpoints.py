@@ -19,9 +19,7 @@ def checkpoint_path(container: Container, name: str, directory: str) -> Path | N
     if not name:
         return None
     if not NAME.match(name):
-        raise InvalidParameter(
-            f"invalid checkpoint ID ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidParameter(f"invalid checkpoint ID ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     path = (Path(directory) if directory else container.root / "checkpoints") / name
     if not path.exists():
         raise NotFound(f"checkpoint {name} does not exist for container {container.name}")

@@ -23,7 +23,7 @@ from longshore.engine.verify import (
     verify_networking_config,
 )
 from longshore.errors import InvalidParameter, NotFound
-from longshore.images.image import Image
+from longshore.images.store import Image
 from longshore.layers.remove import remove_tree
 from longshore.tracing import span
 from longshore.types import codec
@@ -51,7 +51,7 @@ async def container_create(
     merge_image_config(config, image)
     if not config.entrypoint and not config.cmd:
         raise InvalidParameter("no command specified")
-    warnings += adapt_container_settings(engine, host_config, config, api_version)
+    adapt_container_settings(engine, host_config)
     merge_log_config(engine, host_config)
 
     with engine.traces.record("create", container_id := secrets.token_hex(32)):
@@ -62,7 +62,7 @@ async def container_create(
             container = _container(engine, container_id, name, config, host_config, image)
             _endpoints(engine, container, endpoints)
             verify_links(engine, host_config)
-            apply_security_options(engine, container)
+            apply_security_options(container)
             await _make(engine, container, image, undo)
             undo.pop_all()
     engine.traces.forget(container_id)
@@ -88,7 +88,7 @@ def _make_layer(engine: Engine, container: Container, image: Image) -> None:
     container.root.mkdir(mode=0o710, parents=True, exist_ok=True)
     engine.layers.create_rw_layer(
         container.id,
-        image.chain_id,
+        image.chain_id or None,
         mount_label=container.record.MountLabel,
         storage_opt=dict(container.host_config.StorageOpt or {}),
     )
@@ -126,7 +126,8 @@ def _find_image(engine: Engine, name: str, platform: str) -> Image:
         actual = [image.os, image.architecture, image.variant]
         if any(one != other for one, other in zip(wanted, actual, strict=False) if other):
             raise NotFound(
-                f"image with reference {name} was found but does not provide the specified platform ({platform})"
+                f"image with reference {name} was found but does not provide the specified platform "
+                f"({platform})"
             )
     return image
 

@@ -44,6 +44,8 @@ class Engine:
     pump: LogPump
     events: EventBus
     traces: TraceStore
+    seccomp_profile: str = ""
+    """The daemon's default: empty for the built-in one, `unconfined`, or JSON."""
     shutting_down: bool = False
     streams: dict[str, ContainerStreams] = field(default_factory=dict)
     logs: dict[str, LogDriver] = field(default_factory=dict)

@@ -16,9 +16,23 @@ from longshore.types.container import ContainerSummary, Port, SummaryHostConfig,
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 HEALTH = ("starting", "healthy", "unhealthy", "none")
-FILTERS = (
-    "ancestor before exited expose health id is-task isolation label name network publish since status volume"
-).split()
+FILTERS = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+]
 
 Filters = Mapping[str, Collection[str]]
 Test = Callable[[Container], bool]
@@ -35,7 +49,7 @@ async def container_list(
     tests = _tests(engine, filters)
     if not (all or limit > 0 or any(filters.get(key) for key in ("status", "exited", "before", "since"))):
         tests.append(lambda container: container.state.Running)
-    chosen = []
+    chosen: list[Container] = []
     for container in sorted(engine.containers, key=lambda one: one.record.Created, reverse=True):
         if 0 < limit <= len(chosen):
             break
@@ -107,9 +121,7 @@ def _ports(container: Container) -> list[Port]:
         protocol, number, _ = parse_port(text)
         if not places:
             ports.append(Port(PrivatePort=number, Type=protocol))
-        ports.extend(
-            Port(place.HostIp, number, int(place.HostPort or 0), protocol) for place in places or []
-        )
+        ports.extend(Port(place.HostIp, number, int(place.HostPort or 0), protocol) for place in places or [])
     return ports
 
 
@@ -207,10 +219,19 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
     for value in values:
         names.add(value)
         try:
-            wanted |= {image for image in engine.images.descendants(engine.images.resolve(value).id)}
+            wanted |= _descendants(engine, engine.images.resolve(value).id)
         except EngineError:
             continue  # An image that is gone may still be the name a container was made from.
     return lambda c: c.record.Image in wanted or c.config.Image in names
+
+
+def _descendants(engine: Engine, image_id: str) -> set[str]:
+    """The image and those built on it."""
+    found, pending = set(), [image_id]
+    while pending:
+        found.add(current := pending.pop())
+        pending.extend(engine.images.images.children(current))
+    return found
 
 
 def _on_network(container: Container, values: list[str]) -> bool:

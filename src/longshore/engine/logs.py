@@ -52,9 +52,7 @@ async def container_logs(engine: Engine, name: str, options: LogsOptions) -> Log
         details=options.details,
     )
     source = log_source(engine, container)
-    return LogsReply(
-        container.config.Tty, read_logs(source, read, multiplex=not container.config.Tty)
-    )
+    return LogsReply(container.config.Tty, read_logs(source, read, multiplex=not container.config.Tty))
 
 
 def log_source(engine: Engine, container: Container) -> LogDriver | LogSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from longshore.errors import InvalidParameter
-from longshore.images.image import Image
+from longshore.images.store import Image
 from longshore.types import codec
 from longshore.types.container import Config, HealthConfig
 
@@ -37,7 +37,9 @@ def merge_image_config(config: Config, image: Image) -> None:
         config.Entrypoint = None  # `--entrypoint ""` asks for none
     config.Healthcheck = _merge_health(config.Healthcheck, of_image.Healthcheck)
     if config.WorkingDir and not config.WorkingDir.startswith("/"):
-        raise InvalidParameter(f"the working directory '{config.WorkingDir}' is invalid, it needs to be an absolute path")
+        raise InvalidParameter(
+            f"the working directory '{config.WorkingDir}' is invalid, it needs to be an absolute path"
+        )
 
 
 def _merge_env(asked: list[str] | None, of_image: list[str] | None) -> list[str] | None:

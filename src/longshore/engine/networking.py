@@ -14,13 +14,12 @@ from pathlib import Path
 
 from longshore.containers.container import Container
 from longshore.containers.record import RecordEndpoint, ipam_config
-from longshore.containers.store import write_atomically
 from longshore.engine.engine import Engine
 from longshore.engine.links import links_of
 from longshore.engine.ports import port_bindings, port_map
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
-from longshore.network.controller import Network
 from longshore.network.endpoint import Endpoint, EndpointOptions
+from longshore.network.network import Network
 from longshore.network.sandbox import Sandbox, SandboxOptions
 from longshore.tracing import span
 
@@ -161,7 +160,10 @@ async def connect_to_network(
     if publish:
         container.networks.Ports = port_map(container, endpoint)
     engine.events.publish(
-        "network", "connect", network.id, {"container": container.id, "name": network.name, "type": network.driver}
+        "network",
+        "connect",
+        network.id,
+        {"container": container.id, "name": network.name, "type": network.driver},
     )
     return endpoint
 
@@ -231,6 +233,23 @@ def _record_endpoint(
     settings.IPv6Gateway = endpoint.ipv6_gateway
     if network.name == DEFAULT_NETWORK:
         container.networks.Bridge = ""
+
+
+async def disconnect_from_network(engine: Engine, container: Container, network: Network) -> None:
+    """Leave one network while running; ports that were published through it are published no more."""
+    sandbox = engine.networks.sandbox(container.id)
+    if sandbox is None:
+        return
+    for endpoint in [one for one in sandbox.endpoints if one.network_id == network.id]:
+        await sandbox.leave(endpoint)
+        if endpoint.ports:
+            container.networks.Ports = {}
+        engine.events.publish(
+            "network",
+            "disconnect",
+            network.id,
+            {"container": container.id, "name": network.name, "type": network.driver},
+        )
 
 
 async def release_network(engine: Engine, container: Container) -> None:

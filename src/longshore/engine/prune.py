@@ -22,9 +22,7 @@ class ContainersPruneResponse(ApiStruct):
     SpaceReclaimed: int = 0
 
 
-async def containers_prune(
-    engine: Engine, filters: Mapping[str, Collection[str]]
-) -> ContainersPruneResponse:
+async def containers_prune(engine: Engine, filters: Mapping[str, Collection[str]]) -> ContainersPruneResponse:
     """POST /containers/prune. Raises InvalidParameter for a filter that does not exist."""
     for key in filters:
         if key not in ("label", "label!", "until"):

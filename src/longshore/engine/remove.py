@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.kill import kill_and_wait
+from longshore.engine.mounts import release_mount_points
 from longshore.engine.restart_policy import cancel_restart
 from longshore.errors import Conflict, EngineError, NotFound, System
 from longshore.layers.remove import remove_tree
@@ -75,16 +77,14 @@ async def _remove_everything(engine: Engine, container: Container, *, volumes: b
     if streams is not None:
         streams.stop()
     await asyncio.to_thread(_remove_files, engine, container)
-    await engine.release_mount_points(container, remove_anonymous=volumes)
+    await release_mount_points(engine, container, remove_anonymous=volumes)
     engine.containers.forget(container)
     engine.traces.forget(container.id)
 
 
 def _remove_files(engine: Engine, container: Container) -> None:
-    try:
+    with contextlib.suppress(NotFound):  # An earlier removal got this far.
         engine.layers.release_rw_layer(engine.layers.get_rw_layer(container.id))
-    except NotFound:
-        pass  # An earlier removal got this far.
     # The record goes last: until then a daemon that is restarted knows that there is something to remove.
     for entry in sorted(container.root.iterdir() if container.root.exists() else []):
         if entry.name != "config.v2.json":

@@ -169,9 +169,7 @@ async def _finish_removals(engine: Engine) -> None:
         if not unfinished and not (container.host_config.AutoRemove and _ended(container)):
             continue
         try:
-            await container_remove(
-                engine, container.id, force=True, volumes=container.host_config.AutoRemove
-            )
+            await container_remove(engine, container.id, force=True, volumes=container.host_config.AutoRemove)
         except NotFound:
             continue
         except EngineError as exc:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from longshore.config import RuntimeConfig
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.errors import Conflict, InvalidParameter
 from longshore.oci.input import ResolvedMount, SpecInput
 from longshore.oci.spec import create_spec, encode_spec
 from longshore.runtime.task import RuntimeOptions
+from longshore.types.container import Ulimit
+
+DEFAULT_SHIM = "io.containerd.runc.v2"
+BUILT_IN = ("runc", "io.containerd.runc.v2", "crun")
+"""Runtimes that need not be registered; the second is the name dockerd has for the first."""
 
 
 async def build_spec(
@@ -49,26 +55,29 @@ def spec_input(
         args=tuple(record.Args),
         default_cgroup_parent=config.cgroup_parent,
         cgroup_driver=engine.host.cgroup_driver,
-        daemon_seccomp_profile=config.seccomp_profile_json,
+        daemon_seccomp_profile=engine.seccomp_profile,
         no_new_privileges=config.no_new_privileges,
         process_label=record.ProcessLabel,
         mount_label=record.MountLabel,
         init=config.init,
         init_path=config.init_path,
-        default_ulimits=tuple(config.default_ulimits.values()),
+        default_ulimits=tuple(
+            Ulimit(one.Name or name, one.Hard, one.Soft) for name, one in config.default_ulimits.items()
+        ),
     )
 
 
 def runtime_options(engine: Engine, container: Container) -> RuntimeOptions:
     """The OCI runtime the container asks for. Raises InvalidParameter if there is none of that name."""
     name = container.host_config.Runtime or engine.config.default_runtime
-    known = engine.config.runtime(name)
-    if known is None:
+    known = engine.config.runtimes.get(name)
+    if known is None and name not in BUILT_IN:
         raise InvalidParameter(f"unknown or invalid runtime name: {name}")
+    known = known or RuntimeConfig(path="crun" if name == "crun" else "runc")
     return RuntimeOptions(
         name=name,
         path=known.path or "runc",
-        type=known.type or RuntimeOptions.type,
+        type=known.type or DEFAULT_SHIM,
         systemd_cgroup=engine.host.cgroup_driver == "systemd",
     )
 

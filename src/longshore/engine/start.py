@@ -47,9 +47,7 @@ EXIT_NOT_FOUND = 127
 log = logging.getLogger(__name__)
 
 
-async def container_start(
-    engine: Engine, name: str, checkpoint: str = "", checkpoint_dir: str = ""
-) -> None:
+async def container_start(engine: Engine, name: str, checkpoint: str = "", checkpoint_dir: str = "") -> None:
     """POST /containers/{id}/start.
 
     Raises NotFound, NotModified if it runs, Conflict if it is paused or being removed, InvalidParameter if
@@ -193,7 +191,8 @@ async def _start_failed(engine: Engine, container: Container, error: BaseExcepti
         from longshore.engine.remove import container_remove
 
         engine.spawn(
-            container_remove(engine, container.id, force=True, volumes=True), f"removal of {container.id[:12]}"
+            container_remove(engine, container.id, force=True, volumes=True),
+            f"removal of {container.id[:12]}",
         )
 
 
@@ -217,7 +216,11 @@ def translate_start_error(container: Container, error: EngineError) -> EngineErr
         )
     if "permission denied" in text or "is a directory" in text:
         return StartError(message, EXIT_NOT_EXECUTABLE)
-    missing = ("executable file not found", "no such file or directory", "system cannot find the file specified")
+    missing = (
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    )
     if container.record.Path.lower() in text and any(sign in text for sign in missing):
         return StartError(message, EXIT_NOT_FOUND)
     return error

@@ -81,5 +81,3 @@ def stop_timeout(container: Container) -> int:
     """Seconds the container may take to stop; negative for ever."""
     timeout = container.config.StopTimeout
     return DEFAULT_TIMEOUT if timeout is None else timeout
-
-

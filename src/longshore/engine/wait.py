@@ -11,9 +11,7 @@ from longshore.errors import InvalidParameter
 from longshore.types.container import ContainerWaitResponse, WaitExitError
 
 
-async def container_wait(
-    engine: Engine, name: str, condition: str = ""
-) -> Awaitable[ContainerWaitResponse]:
+async def container_wait(engine: Engine, name: str, condition: str = "") -> Awaitable[ContainerWaitResponse]:
     """POST /containers/{id}/wait. Returns once the waiting has begun; await the result for its end.
 
     Raises NotFound, InvalidParameter for a condition that does not exist.

@@ -1,0 +1,108 @@
+"""Between the event loop and threads: streams of bytes in, streams of bytes and messages out.
+
+Archives are read and written by blocking code. These let it run in a thread while the other end of the
+stream is a client of the event loop, with the pace of the slower and an end to both when either goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import queue
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
+from typing import TypeVar
+
+from longshore.errors import Unavailable
+
+T = TypeVar("T")
+
+_AHEAD = 16
+"""Chunks that a producing thread may be ahead of a slow client."""
+
+
+class BodyReader(io.RawIOBase):
+    """A request's body as a blocking binary file, for one thread."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        self._body = body
+        self._loop = asyncio.get_running_loop()
+        self._rest = memoryview(b"")
+        self._cancelled = False
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Wait for a chunk and give what fits. Raises Unavailable once the client has gone."""
+        if not self._rest:
+            self._rest = memoryview(self._next())
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def cancel(self) -> None:
+        """Let the reading thread fail at its next read."""
+        self._cancelled = True
+
+    def _next(self) -> bytes:
+        if self._cancelled:
+            raise Unavailable("the client has gone")
+        try:
+            return asyncio.run_coroutine_threadsafe(self._chunk(), self._loop).result()
+        except (ConnectionError, CancelledError) as exc:
+            raise Unavailable("the client has gone") from exc
+
+    async def _chunk(self) -> bytes:
+        async for chunk in self._body:
+            if chunk:
+                return chunk
+        return b""
+
+
+async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIterator[T]:
+    """Run `work(emit)` in a thread and yield what it emits; its exception is raised at the end."""
+    loop = asyncio.get_running_loop()
+    messages: asyncio.Queue[T | None] = asyncio.Queue()
+
+    def emit(message: T) -> None:
+        loop.call_soon_threadsafe(messages.put_nowait, message)
+
+    task = asyncio.create_task(asyncio.to_thread(work, emit))
+    task.add_done_callback(lambda _: loop.call_soon(messages.put_nowait, None))
+    while (message := await messages.get()) is not None:
+        yield message
+    await task
+
+
+async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncIterator[bytes]:
+    """Run `work(write)` in a thread and yield what it writes, at the pace at which it is taken."""
+    chunks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+    gone = False
+
+    def write(chunk: bytes) -> None:
+        while not gone:
+            try:
+                chunks.put(chunk, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+        raise Unavailable("the client has gone")
+
+    def run() -> None:
+        try:
+            work(write)
+        finally:
+            if not gone:
+                chunks.put(None)
+
+    task = asyncio.create_task(asyncio.to_thread(run))
+    try:
+        while (chunk := await asyncio.to_thread(chunks.get)) is not None:
+            yield chunk
+        await task
+    finally:
+        gone = True

@@ -1,0 +1,195 @@
+"""Images, as the API has them: load, import, save, list, inspect, history, tag, remove, prune."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from typing import Any, BinaryIO, cast
+
+from longshore.engine.bridges import BodyReader, chunks_of, messages_of
+from longshore.engine.engine import Engine
+from longshore.errors import InvalidParameter, NotFound
+from longshore.images.load import Platform
+from longshore.images.remove import InUse, Use
+from longshore.types.image import (
+    ImageDeleteItem,
+    ImageHistoryItem,
+    ImageInspect,
+    ImagesPruneReport,
+    ImageSummary,
+)
+
+Filters = Mapping[str, Collection[str]]
+Message = dict[str, Any]
+
+
+async def image_load(
+    engine: Engine, body: AsyncIterator[bytes], quiet: bool = True, platforms: Iterable[str] = ()
+) -> AsyncIterator[Message]:
+    """POST /images/load: progress messages. A bad archive raises InvalidParameter and leaves nothing."""
+    wanted = _platform(next(iter(platforms), ""))
+    reader = BodyReader(body)
+
+    async def messages() -> AsyncIterator[Message]:
+        def work(emit: Any) -> list[str]:
+            return engine.images.load(_buffered(reader), emit, quiet, wanted)
+
+        try:
+            async for message in messages_of(work):
+                yield message
+                if (name := str(message.get("stream", ""))).startswith("Loaded image"):
+                    _loaded_event(engine, name)
+        finally:
+            reader.cancel()
+
+    return messages()
+
+
+async def image_import(
+    engine: Engine,
+    source: str,
+    repo: str,
+    tag: str,
+    message: str,
+    changes: list[str],
+    platform: str,
+    body: AsyncIterator[bytes],
+) -> AsyncIterator[Message]:
+    """POST /images/create?fromSrc=-: an image of one layer from the archive of a file system."""
+    if source != "-":
+        raise InvalidParameter(
+            f"cannot import from {source}: fetch the archive and pipe it, "
+            "as in `docker import - < archive.tar`"
+        )
+    wanted = _platform(platform)
+    reader = BodyReader(body)
+
+    async def messages() -> AsyncIterator[Message]:
+        def work(emit: Any) -> str:
+            return engine.images.import_(_buffered(reader), repo, tag, message, changes, wanted, emit, source)
+
+        try:
+            async for line in messages_of(work):
+                if str(line.get("status", "")).startswith("sha256:"):
+                    _event(engine, "import", str(line["status"]), str(line["status"]))
+                yield line
+        finally:
+            reader.cancel()
+
+    return messages()
+
+
+async def image_save(engine: Engine, names: list[str], platforms: Iterable[str] = ()) -> AsyncIterator[bytes]:
+    """GET /images/get: one archive of all the named images. Raises NotFound, InvalidParameter."""
+    del platforms  # Every image here has one platform; resolve() below says if the name is unknown.
+    if not names:
+        raise InvalidParameter("no image names given")
+    for name in names:
+        await _known(engine, name)
+        _event(engine, "save", name, name)
+    return chunks_of(lambda write: engine.images.save(names, write))
+
+
+async def image_list(
+    engine: Engine,
+    all: bool = False,
+    filters: Filters | None = None,
+    shared_size: bool = False,
+    digests: bool = False,
+    manifests: bool = False,
+) -> list[ImageSummary]:
+    """GET /images/json, newest first. Raises InvalidParameter for a filter that does not exist."""
+    del digests, manifests
+    return await asyncio.to_thread(
+        engine.images.list, _plain(filters or {}), all, shared_size, _in_use(engine)
+    )
+
+
+async def image_inspect(engine: Engine, name: str) -> ImageInspect:
+    """GET /images/{name}/json. Raises NotFound."""
+    return await asyncio.to_thread(engine.images.inspect, name)
+
+
+async def image_history(engine: Engine, name: str) -> list[ImageHistoryItem]:
+    """GET /images/{name}/history. Raises NotFound."""
+    return await asyncio.to_thread(engine.images.history, name)
+
+
+async def image_tag(engine: Engine, name: str, repo: str, tag: str) -> None:
+    """POST /images/{name}/tag. Raises NotFound, InvalidParameter."""
+    image = engine.images.resolve(name)
+    reference = await asyncio.to_thread(engine.images.tag, name, repo, tag)
+    _event(engine, "tag", image.id, reference.familiar)
+
+
+async def image_delete(
+    engine: Engine, name: str, force: bool = False, noprune: bool = False
+) -> list[ImageDeleteItem]:
+    """DELETE /images/{name}. Raises NotFound, Conflict for an image in use."""
+    id = engine.images.resolve(name).id
+    items = await asyncio.to_thread(engine.images.delete, name, force, noprune, _in_use(engine))
+    for item in items:
+        if item.Untagged:
+            _event(engine, "untag", id, id)
+        elif item.Deleted:
+            _event(engine, "delete", item.Deleted, item.Deleted)
+    return items
+
+
+async def images_prune(engine: Engine, filters: Filters) -> ImagesPruneReport:
+    """POST /images/prune. Raises InvalidParameter for a filter that does not exist."""
+    report = await asyncio.to_thread(engine.images.prune, _plain(filters), _in_use(engine))
+    engine.events.publish("image", "prune", "", {"reclaimed": str(report.SpaceReclaimed)})
+    return report
+
+
+def _in_use(engine: Engine) -> InUse:
+    """Who uses which image now; a snapshot, safe to ask from a thread."""
+    uses: dict[str, list[Use]] = {}
+    for container in engine.containers:
+        uses.setdefault(container.record.Image, []).append(Use(container.id, container.state.Running))
+    return lambda image_id: uses.get(image_id, [])
+
+
+async def _known(engine: Engine, name: str) -> None:
+    try:
+        engine.images.resolve(name)
+    except NotFound:
+        # A repository without a tag stands for all its tags.
+        if not await asyncio.to_thread(engine.images.list, {"reference": [name]}):
+            raise
+
+
+def _loaded_event(engine: Engine, text: str) -> None:
+    name = text.partition(": ")[2].strip()
+    try:
+        _event(engine, "load", engine.images.resolve(name).id, name)
+    except NotFound:
+        return  # Removed again already.
+
+
+def _event(engine: Engine, action: str, id: str, name: str) -> None:
+    attributes = {"name": name}
+    with contextlib.suppress(NotFound, InvalidParameter):
+        attributes = {**engine.images.resolve(id).labels, **attributes}
+    engine.events.publish("image", action, id, attributes)
+
+
+def _buffered(reader: BodyReader) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
+
+
+def _plain(filters: Filters) -> dict[str, list[str]]:
+    return {key: list(values) for key, values in filters.items()}
+
+
+def _platform(text: str) -> Platform:
+    """`linux/arm64/v8`; empty matches anything."""
+    if not text:
+        return Platform()
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(parts):
+        raise InvalidParameter(f'"{text}" is an invalid platform: it must be os[/architecture[/variant]]')
+    return Platform(*parts)

@@ -1,0 +1,277 @@
+"""A container's mounts: volumes, binds and tmpfs, from what was asked for to what the runtime mounts.
+
+At creation each request becomes a mount point of the record: volumes are made and counted, and empty ones
+filled from the image. At each start mount points become sources that exist on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from longshore.containers.container import Container
+from longshore.containers.record import RecordMountPoint
+from longshore.engine.engine import Engine
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.linux.mount import MountFlags, UnmountFlags, is_mount_point, mount, umount
+from longshore.linux.openat import openat2
+from longshore.oci.input import ResolvedMount
+from longshore.oci.mount_spec import MountRequest, convert_tmpfs_options, mount_requests, parse_volumes_from
+from longshore.types.mount import BindOptions, Mount
+from longshore.volumes.copyup import copy_up
+
+log = logging.getLogger(__name__)
+
+
+async def create_mount_points(engine: Engine, container: Container) -> None:
+    """Decide every mount of a new container. Raises InvalidParameter, NotFound, Conflict, OSError.
+
+    Volumes that were made stay counted for the container; `release_mount_points` gives them back.
+    """
+    points = container.mount_points
+    points.update(_volumes_from(engine, container))
+    for request in mount_requests(container.config, container.host_config):
+        if (
+            request.type == "volume"
+            and request.destination in points
+            and not request.name
+            and not request.spec
+        ):
+            continue  # The image's VOLUME, where --volumes-from has something already.
+        if request.type == "image":
+            raise InvalidParameter(
+                f'invalid mount config for type "image": mounting image {request.source} is not supported'
+            )
+        if request.type == "tmpfs" and request.spec is None:
+            continue  # --tmpfs stays in HostConfig alone, as in Docker.
+        points[request.destination] = _mount_point(engine, container, request)
+    fill = [point for point in points.values() if point.CopyData]
+    if fill:
+        await asyncio.to_thread(_copy_up, engine, container, fill)
+    for point in fill:
+        point.CopyData = False
+
+
+async def release_mount_points(engine: Engine, container: Container, *, remove_anonymous: bool) -> None:
+    """A removed container uses no volume any more; with `remove_anonymous` its nameless ones go too."""
+    for point in container.mount_points.values():
+        if point.Type != "volume":
+            continue
+        engine.volumes.release(point.Name, container.id)
+        if remove_anonymous and point.Spec is not None and not point.Spec.Source:
+            # Other containers may use it by --volumes-from: then it is theirs to remove.
+            with contextlib.suppress(Conflict, NotFound):
+                await asyncio.to_thread(engine.volumes.remove, point.Name)
+
+
+def reference_volumes(engine: Engine, container: Container) -> None:
+    """Count the volumes of a container that was read from disk."""
+    for point in container.mount_points.values():
+        if point.Type == "volume":
+            try:
+                engine.volumes.reference(point.Name, container.id)
+            except NotFound:
+                log.warning("container %s: its volume %s is gone", container.id[:12], point.Name)
+
+
+async def setup_mounts(engine: Engine, container: Container) -> list[ResolvedMount]:
+    """Make every source exist, outermost destination first. Raises InvalidParameter, System, OSError."""
+    if not container.mount_points and not container.host_config.Tmpfs and not _needs_shm(container):
+        return []
+    return await asyncio.to_thread(_setup_mounts, engine, container)
+
+
+async def release_mounts(engine: Engine, container: Container) -> None:
+    """Give back what `setup_mounts` mounted. Idempotent."""
+    if not container.mount_points and not container.record.ShmPath:
+        return
+    await asyncio.to_thread(_release_mounts, engine, container)
+
+
+async def remount(engine: Engine, container: Container) -> None:
+    """Hold the volumes of a container that outlived the last daemon."""
+    for point in container.mount_points.values():
+        if point.Type == "volume":
+            with contextlib.suppress(EngineError):
+                await asyncio.to_thread(engine.volumes.mount, point.Name, container.id)
+
+
+def _volumes_from(engine: Engine, container: Container) -> dict[str, RecordMountPoint]:
+    points = {}
+    for text in container.host_config.VolumesFrom or []:
+        wanted = parse_volumes_from(text)
+        other = engine.containers.get(wanted.container)
+        for destination, point in other.mount_points.items():
+            copy = RecordMountPoint(**{f: getattr(point, f) for f in point.__struct_fields__})
+            copy.RW = point.RW and "ro" not in wanted.mode.split(",")
+            copy.Mode = wanted.mode
+            copy.CopyData = False
+            if copy.Type == "volume":
+                engine.volumes.reference(copy.Name, container.id)
+            points[destination] = copy
+    return points
+
+
+def _mount_point(engine: Engine, container: Container, request: MountRequest) -> RecordMountPoint:
+    point = RecordMountPoint(
+        Destination=request.destination,
+        RW=request.rw,
+        Type=request.type,
+        Mode=request.mode,
+        Propagation=request.propagation,
+        Spec=request.spec or _spec_of(request),
+    )
+    if request.type == "bind":
+        point.Source = request.source
+        point.SkipMountpointCreation = not request.create_source
+    elif request.type == "volume":
+        options = request.spec.VolumeOptions if request.spec is not None else None
+        driver = options.DriverConfig if options is not None else None
+        volume = engine.volumes.create(
+            request.name,
+            request.driver,
+            driver.Options if driver is not None else None,
+            options.Labels if options is not None else None,
+            ref=container.id,
+        )
+        point.Name, point.Source, point.Driver = volume.Name, volume.Mountpoint, volume.Driver
+        point.CopyData = request.copy_data
+    return point
+
+
+def _spec_of(request: MountRequest) -> Mount:
+    """The `--mount` that says what a `-v` said, as dockerd keeps it."""
+    spec = Mount(
+        Type=request.type,
+        Source=request.source if request.type == "bind" else request.name,
+        Target=request.destination,
+        ReadOnly=not request.rw,
+    )
+    if request.type == "bind" and request.create_source:
+        spec.BindOptions = BindOptions(CreateMountpoint=True)
+    return spec
+
+
+def _copy_up(engine: Engine, container: Container, points: list[RecordMountPoint]) -> None:
+    rw_layer = engine.layers.get_rw_layer(container.id)
+    rootfs = rw_layer.mount(container.record.MountLabel)
+    try:
+        for point in points:
+            volume = engine.volumes.mount(point.Name, container.id)
+            try:
+                copy_up(volume, rootfs, point.Destination)
+            finally:
+                engine.volumes.unmount(point.Name, container.id)
+    finally:
+        rw_layer.unmount()
+
+
+def _setup_mounts(engine: Engine, container: Container) -> list[ResolvedMount]:
+    mounts = [_resolve(engine, container, point) for point in container.mount_points.values()]
+    for path, options in (container.host_config.Tmpfs or {}).items():
+        words = tuple(word for word in options.split(",") if word)
+        mounts.append(ResolvedMount("tmpfs", path, "tmpfs", "ro" not in words, options=words))
+    if _needs_shm(container):
+        _mount_shm(container)
+    return sorted(mounts, key=lambda one: one.destination.rstrip("/").count("/"))
+
+
+def _resolve(engine: Engine, container: Container, point: RecordMountPoint) -> ResolvedMount:
+    spec = point.Spec or Mount()
+    if point.Type == "tmpfs":
+        options = tuple(convert_tmpfs_options(spec.TmpfsOptions, read_only=not point.RW))
+        return ResolvedMount("tmpfs", point.Destination, "tmpfs", point.RW, options=options)
+    if point.Type == "volume":
+        source = engine.volumes.mount(point.Name, container.id)
+        if spec.VolumeOptions is not None and spec.VolumeOptions.Subpath:
+            source = _bind_subpath(container, point, source, spec.VolumeOptions.Subpath)
+        return ResolvedMount(str(source), point.Destination, rw=point.RW)
+    if not point.SkipMountpointCreation:
+        _make_source(point.Source)
+    elif not os.path.lexists(point.Source):
+        raise InvalidParameter(
+            f'invalid mount config for type "bind": bind source path does not exist: {point.Source}'
+        )
+    bind = spec.BindOptions or BindOptions()
+    return ResolvedMount(
+        point.Source,
+        point.Destination,
+        rw=point.RW,
+        propagation=point.Propagation,
+        non_recursive=bind.NonRecursive,
+        read_only_non_recursive=bind.ReadOnlyNonRecursive,
+        read_only_force_recursive=bind.ReadOnlyForceRecursive,
+    )
+
+
+def _make_source(source: str) -> None:
+    try:
+        Path(source).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        pass  # A file, a socket, a device: bound as it is.
+    except OSError as exc:
+        raise InvalidParameter(
+            f"error while creating mount source path '{source}': mkdir {source}: {exc.strerror}"
+        ) from exc
+
+
+def _bind_subpath(container: Container, point: RecordMountPoint, volume: Path, subpath: str) -> Path:
+    """A part of a volume, held by a mount: whoever can write to the volume cannot exchange it for a link."""
+    root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            held = openat2(root, subpath, os.O_PATH)
+        except OSError as exc:
+            raise InvalidParameter(
+                f"cannot access path {volume / subpath}: {(exc.strerror or '').lower()}"
+            ) from exc
+        try:
+            place = _own_mounts(container) / f"subpath-{point.Destination.replace('/', '-').strip('-')}"
+            if Path(f"/proc/self/fd/{held}").is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                place.touch()
+            mount(f"/proc/self/fd/{held}", str(place), flags=MountFlags.BIND | MountFlags.REC)
+            return place
+        finally:
+            os.close(held)
+    finally:
+        os.close(root)
+
+
+def _needs_shm(container: Container) -> bool:
+    return container.host_config.IpcMode == "shareable"
+
+
+def _mount_shm(container: Container) -> None:
+    """/dev/shm that other containers can share."""
+    place = _own_mounts(container) / "shm"
+    container.record.ShmPath = str(place)
+    place.mkdir(mode=0o700, exist_ok=True)
+    if not is_mount_point(place):
+        size = container.host_config.ShmSize or 64 << 20
+        flags = MountFlags.NOEXEC | MountFlags.NOSUID | MountFlags.NODEV
+        mount("shm", str(place), "tmpfs", flags, f"mode=1777,size={size}")
+
+
+def _own_mounts(container: Container) -> Path:
+    place = container.root / "mounts"
+    place.mkdir(mode=0o710, exist_ok=True)
+    return place
+
+
+def _release_mounts(engine: Engine, container: Container) -> None:
+    for point in container.mount_points.values():
+        if point.Type == "volume":
+            with contextlib.suppress(NotFound):
+                engine.volumes.unmount(point.Name, container.id)
+    place = container.root / "mounts"
+    if not place.is_dir():
+        return
+    for entry in place.iterdir():
+        with contextlib.suppress(OSError):
+            umount(entry, UnmountFlags.NOFOLLOW | UnmountFlags.DETACH)
+    container.record.ShmPath = ""

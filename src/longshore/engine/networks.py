@@ -1,0 +1,290 @@
+"""Networks, as the API has them: create, list, inspect, connect, disconnect, remove, prune."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from longshore.containers.container import Container
+from longshore.containers.record import RecordEndpoint
+from longshore.engine.engine import Engine
+from longshore.engine.human import seconds_since
+from longshore.engine.networking import (
+    connect_to_network,
+    disconnect_from_network,
+    joined_container,
+    network_mode,
+)
+from longshore.engine.prune import parse_until
+from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound
+from longshore.network.ipam import IPAMPool
+from longshore.network.network import Network
+from longshore.types import codec
+from longshore.types.codec import ApiStruct
+from longshore.types.network import (
+    IPAM,
+    EndpointSettings,
+    IPAMConfig,
+    NetworkContainer,
+    NetworkCreateRequest,
+    NetworkCreateResponse,
+    NetworkInspect,
+)
+
+PREDEFINED = ("bridge", "host", "none")
+FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+
+Filters = Mapping[str, Collection[str]]
+
+
+class NetworksPruneResponse(ApiStruct):
+    """Answer to POST /networks/prune."""
+
+    NetworksDeleted: list[str] | None = None
+
+
+async def network_create(engine: Engine, request: NetworkCreateRequest) -> NetworkCreateResponse:
+    """POST /networks/create. Raises Conflict, Forbidden, InvalidParameter, NotFound as Docker does."""
+    if request.ConfigOnly or (request.ConfigFrom is not None and request.ConfigFrom.Network):
+        raise InvalidParameter("configuration-only networks are not supported")
+    if request.Ingress:
+        raise InvalidParameter("ingress networks belong to swarm mode, in which this node is not")
+    ipam = request.IPAM or IPAM()
+    if ipam.Driver not in ("", "default"):
+        raise NotFound(f"could not find IPAM driver {ipam.Driver}")
+    network = await engine.networks.create_network(
+        request.Name,
+        request.Driver or "bridge",
+        options=request.Options,
+        ipam=[_pool(one) for one in ipam.Config or []],
+        internal=request.Internal,
+        attachable=request.Attachable,
+        enable_ipv4=request.EnableIPv4 is not False,
+        enable_ipv6=bool(request.EnableIPv6),
+        labels=request.Labels,
+        ipam_options=ipam.Options,
+    )
+    _event(engine, network, "create")
+    return NetworkCreateResponse(network.id)
+
+
+async def network_list(engine: Engine, filters: Filters) -> list[NetworkInspect]:
+    """GET /networks, without the containers on them. Raises InvalidParameter for a bad filter."""
+    for key in filters:
+        if key not in FILTERS:
+            raise InvalidParameter(f"invalid filter '{key}'")
+    found = []
+    for network in engine.networks.networks():
+        if _matches(network, filters):
+            found.append(describe_network(engine, network, containers=False))
+    return found
+
+
+async def network_inspect(engine: Engine, name: str) -> NetworkInspect:
+    """GET /networks/{id}. Raises NotFound."""
+    return describe_network(engine, engine.networks.network(name))
+
+
+async def network_remove(engine: Engine, name: str) -> None:
+    """DELETE /networks/{id}. Raises NotFound, Forbidden for a predefined network or one in use."""
+    network = engine.networks.network(name)
+    await engine.networks.remove_network(network)
+    _event(engine, network, "destroy")
+
+
+async def networks_prune(engine: Engine, filters: Filters) -> NetworksPruneResponse:
+    """POST /networks/prune: networks of users that no container has anything to do with."""
+    for key in filters:
+        if key not in ("label", "label!", "until"):
+            raise InvalidParameter(f"invalid filter '{key}'")
+    until = [parse_until(value) for value in filters.get("until", ())]
+    report = NetworksPruneResponse()
+    used = {
+        endpoint.NetworkID or name
+        for container in engine.containers
+        for name, endpoint in (container.networks.Networks or {}).items()
+    }
+    for network in engine.networks.networks():
+        created = time.time() - seconds_since(network.created)
+        if network.name in PREDEFINED or {network.id, network.name} & used:
+            continue
+        if not _labels_match(network, filters) or any(created >= moment for moment in until):
+            continue
+        try:
+            await engine.networks.remove_network(network)
+        except EngineError:
+            continue  # It came into use meanwhile.
+        _event(engine, network, "destroy")
+        report.NetworksDeleted = [*(report.NetworksDeleted or []), network.name]
+    engine.events.publish("network", "prune", "", {"reclaimed": "0"})
+    return report
+
+
+async def network_connect(
+    engine: Engine, name: str, container_name: str, settings: EndpointSettings | None
+) -> None:
+    """POST /networks/{id}/connect: at once for a running container, at its next start for another.
+
+    Raises NotFound, Forbidden where namespaces do not allow it, Conflict for a container being removed.
+    """
+    network = engine.networks.network(name)
+    container = engine.containers.get(container_name)
+    async with container.lock:
+        if container.state.RemovalInProgress or container.state.Dead:
+            raise Conflict(f"container {container.id} is marked for removal and cannot be connected")
+        _refuse_foreign_mode(container, network)
+        networks = container.networks.Networks
+        if networks is None:
+            networks = container.networks.Networks = {}
+        known = networks.get(network.name)
+        if known is not None and ((container.state.Running and known.EndpointID) or settings is None):
+            if container.state.Running:
+                raise Forbidden(
+                    f"endpoint with name {container.name} already exists in network {network.name}"
+                )
+        endpoint = codec.convert(codec.to_plain(settings or EndpointSettings()), RecordEndpoint)
+        endpoint.DesiredMacAddress, endpoint.MacAddress = endpoint.MacAddress, ""
+        endpoint.NetworkID = network.id
+        networks[network.name] = endpoint
+        if container.state.Running:
+            sandbox = engine.networks.sandbox(container.id)
+            if sandbox is None:
+                raise Conflict(f"container {container.id} has no network namespace of its own")
+            try:
+                await connect_to_network(engine, container, sandbox, network.name, publish=False)
+            except EngineError:
+                del networks[network.name]
+                raise
+        await engine.containers.save(container)
+
+
+async def network_disconnect(engine: Engine, name: str, container_name: str, force: bool = False) -> None:
+    """POST /networks/{id}/disconnect. Raises NotFound, Forbidden if it is not connected."""
+    network = engine.networks.network(name)
+    try:
+        container = engine.containers.get(container_name)
+    except NotFound:
+        if not force:
+            raise
+        return  # Its endpoint went with it.
+    async with container.lock:
+        networks = container.networks.Networks or {}
+        key = next((k for k, e in networks.items() if network.id == e.NetworkID or k == network.name), None)
+        if key is None:
+            raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+        if network_mode(container) == "host" and network.name == "host":
+            raise Forbidden("container cannot be disconnected from host network")
+        if container.state.Running:
+            await disconnect_from_network(engine, container, network)
+        del networks[key]
+        await engine.containers.save(container)
+
+
+def describe_network(engine: Engine, network: Network, containers: bool = True) -> NetworkInspect:
+    """A network as the API shows it."""
+    return NetworkInspect(
+        Name=network.name,
+        Id=network.id,
+        Created=network.created,
+        Scope=network.scope,
+        Driver=network.driver,
+        EnableIPv4=network.enable_ipv4,
+        EnableIPv6=network.enable_ipv6,
+        IPAM=IPAM(
+            Driver="default",
+            Options=network.record.ipam_options or None,
+            Config=[
+                IPAMConfig(
+                    Subnet=pool.subnet,
+                    IPRange=pool.ip_range,
+                    Gateway=pool.gateway,
+                    AuxiliaryAddresses=pool.aux_addresses or None,
+                )
+                for pool in network.pools
+            ],
+        ),
+        Internal=network.internal,
+        Attachable=network.attachable,
+        Containers=_containers(engine, network) if containers else {},
+        Options=network.options,
+        Labels=network.labels,
+    )
+
+
+def _containers(engine: Engine, network: Network) -> dict[str, NetworkContainer]:
+    found = {}
+    for endpoint in network.endpoints.values():
+        container = engine.containers.find(endpoint.container_id)
+        found[endpoint.container_id] = NetworkContainer(
+            Name=container.name if container is not None else endpoint.name,
+            EndpointID=endpoint.id,
+            MacAddress=endpoint.mac_address,
+            IPv4Address=_with_prefix(endpoint.ipv4_address, endpoint.ipv4_prefixlen),
+            IPv6Address=_with_prefix(endpoint.ipv6_address, endpoint.ipv6_prefixlen),
+        )
+    return found
+
+
+def _with_prefix(address: str, length: int) -> str:
+    return f"{address}/{length}" if address else ""
+
+
+def _pool(asked: IPAMConfig) -> IPAMPool:
+    return IPAMPool(
+        subnet=asked.Subnet,
+        ip_range=asked.IPRange,
+        gateway=asked.Gateway,
+        aux_addresses=asked.AuxiliaryAddresses or {},
+    )
+
+
+SHARED_NAMESPACE = "container sharing network namespace with another container or host cannot be connected to any other network"
+PRIVATE_NAMESPACE = (
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+)
+
+
+def _refuse_foreign_mode(container: Container, network: Network) -> None:
+    """Docker's rules on which namespaces may be on which networks. Raises Forbidden."""
+    mode = network_mode(container)
+    present = container.networks.Networks or {}
+    if joined_container(container) or (mode == "host" and network.name != "host"):
+        raise Forbidden(SHARED_NAMESPACE)
+    if network.name == "host" and mode != "host":
+        raise Forbidden("container cannot be connected to host network: its namespace is its own")
+    if (mode == "none" and network.name != "none" and "none" in present) or (
+        network.name == "none" and present
+    ):
+        raise Forbidden(PRIVATE_NAMESPACE)
+
+
+def _matches(network: Network, filters: Filters) -> bool:
+    checks: dict[str, Callable[[str], bool]] = {
+        "driver": lambda value: network.driver == value,
+        "id": lambda value: network.id.startswith(value),
+        "name": lambda value: value in network.name,
+        "scope": lambda value: network.scope == value,
+        "type": lambda value: (value == "builtin") == (network.name in PREDEFINED),
+        "dangling": lambda value: (
+            (value.lower() in ("1", "true")) == (not network.endpoints and network.name not in PREDEFINED)
+        ),
+    }
+    for key, check in checks.items():
+        values = filters.get(key)
+        if values and True not in map(check, values):
+            return False
+    return _labels_match(network, filters)
+
+
+def _labels_match(network: Network, filters: Filters) -> bool:
+    def has(wanted: str) -> bool:
+        key, equals, value = wanted.partition("=")
+        return key in network.labels and (not equals or network.labels[key] == value)
+
+    return all(has(wanted) for wanted in filters.get("label", ())) and not any(
+        has(unwanted) for unwanted in filters.get("label!", ())
+    )
+
+
+def _event(engine: Engine, network: Network, action: str) -> None:
+    engine.events.publish("network", action, network.id, {"name": network.name, "type": network.driver})

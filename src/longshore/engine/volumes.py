@@ -1,0 +1,51 @@
+"""Volumes, as the API has them: create, list, inspect, remove, prune."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from longshore.engine.engine import Engine
+from longshore.types.volume import (
+    Volume,
+    VolumeCreateRequest,
+    VolumeListResponse,
+    VolumesPruneResponse,
+)
+
+Filters = Mapping[str, Collection[str]]
+
+
+async def volume_create(engine: Engine, request: VolumeCreateRequest) -> Volume:
+    """POST /volumes/create. Raises InvalidParameter, Conflict, NotFound for an unknown driver."""
+    return engine.volumes.create(request.Name, request.Driver, request.DriverOpts, request.Labels)
+
+
+async def volume_list(engine: Engine, filters: Filters) -> VolumeListResponse:
+    """GET /volumes. Raises InvalidParameter for a filter that does not exist."""
+    return VolumeListResponse(engine.volumes.list(filters))
+
+
+async def volume_inspect(engine: Engine, name: str) -> Volume:
+    """GET /volumes/{name}. Raises NotFound."""
+    return engine.volumes.get(name)
+
+
+async def volume_remove(engine: Engine, name: str, force: bool = False) -> None:
+    """DELETE /volumes/{name}. Raises NotFound (without force), Conflict for one in use."""
+    await asyncio.to_thread(engine.volumes.remove, name, force=force)
+
+
+async def volumes_prune(engine: Engine, filters: Filters) -> VolumesPruneResponse:
+    """POST /volumes/prune. Raises InvalidParameter for a filter that does not exist."""
+    names, freed = await asyncio.to_thread(engine.volumes.prune, filters)
+    engine.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
+    return VolumesPruneResponse(list(names) or None, freed)
+
+
+async def volumes_usage(engine: Engine) -> list[Volume]:
+    """Every volume with its size and its users, for GET /system/df."""
+    found = engine.volumes.list()
+    for volume in found:
+        volume.UsageData = await asyncio.to_thread(engine.volumes.usage, volume.Name)
+    return found
