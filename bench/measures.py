@@ -1,0 +1,142 @@
+"""What is measured, a small function each: seconds, or bytes for memory, by name of the value."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import Client, Daemon
+from harness.machine import descendants, processes_of, resident
+
+SLEEP = {"Image": "busybox", "Cmd": ["sleep", "10000"], "StopSignal": "KILL"}
+OUTPUT = 50 * 2**20
+PORTS = 200
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One benchmark. `targets` are the largest ratios to dockerd that are good enough."""
+
+    name: str
+    take: Callable[[Daemon], dict[str, float]]
+    targets: dict[str, float] = field(default_factory=dict)
+    rounds: int = 15
+    warm_up: int = 1
+    unit: str = "seconds"
+
+
+def _client(daemon: Daemon) -> Client:
+    return Client(daemon.socket, "1.41", timeout=300)
+
+
+def _create(api: Client, **body: Any) -> str:
+    return str(api.post("/containers/create", SLEEP | body).expect(201).json["Id"])
+
+
+def _start(api: Client, container: str) -> float:
+    began = time.perf_counter()
+    api.post(f"/containers/{container}/start").expect(204)
+    return time.perf_counter() - began
+
+
+def _remove(api: Client, container: str) -> float:
+    began = time.perf_counter()
+    api.delete(f"/containers/{container}", force=1, v=1).expect(204)
+    return time.perf_counter() - began
+
+
+def create(daemon: Daemon) -> dict[str, float]:
+    """POST /containers/create."""
+    began = time.perf_counter()
+    _create(_client(daemon))
+    return {"": time.perf_counter() - began}
+
+
+def start_on(network: str) -> Callable[[Daemon], dict[str, float]]:
+    """POST /containers/x/start on a network of that mode."""
+
+    def start(daemon: Daemon) -> dict[str, float]:
+        api = _client(daemon)
+        return {"": _start(api, _create(api, HostConfig={"NetworkMode": network}))}
+
+    return start
+
+
+def run_cli(daemon: Daemon) -> dict[str, float]:
+    """`docker run --rm busybox true`, as its user waits for it."""
+    began = time.perf_counter()
+    daemon.docker("run", "--rm", "busybox", "true")
+    return {"": time.perf_counter() - began}
+
+
+def crowd(daemon: Daemon) -> dict[str, float]:
+    """40 starts by 8 clients at once: the time until all are up."""
+    api = _client(daemon)
+    containers = [_create(api) for _ in range(40)]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(lambda container: _start(_client(daemon), container), containers))
+    took = time.perf_counter() - began
+    return {"": took}
+
+
+def published(daemon: Daemon) -> dict[str, float]:
+    """A container with 200 published ports: its start and its removal."""
+    api = _client(daemon)
+    ports = {f"{port}/tcp": [{"HostPort": str(port)}] for port in range(20000, 20000 + PORTS)}
+    container = _create(api, ExposedPorts={port: {} for port in ports}, HostConfig={"PortBindings": ports})
+    return {"start": _start(api, container), "remove": _remove(api, container)}
+
+
+def output(daemon: Daemon) -> dict[str, float]:
+    """50 MB of output in lines of 64 bytes: until all is in the log, and reading it back."""
+    api = _client(daemon)
+    line = "x" * 63
+    command = ["sh", "-c", f"yes {line} | head -c {OUTPUT}"]
+    container = _create(api, Cmd=command, HostConfig={"NetworkMode": "none"})
+    began = time.perf_counter()
+    api.post(f"/containers/{container}/start").expect(204)
+    api.post(f"/containers/{container}/wait").expect(200)
+    last = api.get(f"/containers/{container}/logs", stdout=1, tail=1).body
+    wrote = time.perf_counter() - began
+    assert last[8:] == f"{line}\n".encode(), "the log is not complete"
+    began = time.perf_counter()
+    frames = len(api.get(f"/containers/{container}/logs", stdout=1).body)
+    read = time.perf_counter() - began
+    assert frames >= OUTPUT, "the log is cut short"
+    began = time.perf_counter()
+    subprocess.run(
+        [daemon.docker.program, "logs", container],
+        env=daemon.docker.env,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return {"write": wrote, "read": read, "docker logs": time.perf_counter() - began}
+
+
+def memory(daemon: Daemon) -> dict[str, float]:
+    """Resident memory with 40 running containers: the daemon's, and with everything that serves it."""
+    api = _client(daemon)
+    for _ in range(40):
+        _start(api, _create(api))
+    time.sleep(1)
+    own = resident(daemon.pid)
+    serving = {daemon.pid, *processes_of(str(daemon.root)), *descendants(daemon.pid)}
+    return {"daemon": own, "with helpers": sum(resident(pid) for pid in serving)}
+
+
+MEASURES = [
+    Measure("create", create, {"": 1.5}, rounds=30),
+    Measure("start-bridge", start_on("bridge"), {"": 0.40}),
+    Measure("start-host", start_on("host"), {"": 0.95}),
+    Measure("start-none", start_on("none"), {"": 0.5}),
+    Measure("run-cli", run_cli, {"": 0.45}),
+    Measure("crowd", crowd, {"": 0.6}, rounds=3),
+    Measure("published", published, {"start": 0.1, "remove": 0.05}, rounds=3, warm_up=0),
+    Measure("output", output, {"write": 0.7, "read": 0.7, "docker logs": 0.7}, rounds=3),
+    Measure("memory", memory, {"daemon": 0.6}, rounds=1, warm_up=0, unit="bytes"),
+]
