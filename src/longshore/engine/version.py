@@ -87,8 +87,10 @@ def program_version(program: str) -> tuple[str, str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     version = re.search(r"\b(\d+\.\d+[^\s,]*)", done.stdout)
-    commit = re.search(
-        r"commit: (\S+)|git\.([0-9a-f]+)|\s([0-9a-f]{40}|\S+-deb\S+)$", done.stdout, re.MULTILINE
+    if version is None:
+        return None
+    # runc writes `commit: …`, containerd the commit behind its version.
+    commit = re.search(r"commit: (\S+)", done.stdout) or re.match(
+        r"[ \t]+(\S+)", done.stdout[version.end() :]
     )
-    found = next((group for group in commit.groups() if group), "") if commit else ""
-    return (version[1], found) if version else None
+    return version[1], commit[1] if commit else ""
