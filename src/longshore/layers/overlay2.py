@@ -86,12 +86,16 @@ class Overlay2:
         return self._home / id / "diff"
 
     def populate(self, id: str, fill: Callable[[Path], None]) -> None:
+        if not (self._home / id / "lower").exists():
+            fill(self._home / id / "diff")
+            return
         with detached_overlay(self._options(id)) as merged:
             if merged is not None:
                 fill(merged)
                 return
+        mounted = self.get(id)
         try:
-            fill(self.get(id))
+            fill(mounted)
         finally:
             self.put(id)
 

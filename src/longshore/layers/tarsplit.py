@@ -49,7 +49,7 @@ class TarSplitWriter:
 
     def file(self, name: str, size: int, checksum: bytes) -> None:
         """A file whose content is in the layer. Raises InvalidParameter for a name met before."""
-        cleaned = normpath(name) if "//" in name or "/." in name or name[-1:] in "/." else name
+        cleaned = normpath(name) if "//" in name or "./" in name or name[-1:] in "/." else name
         if cleaned in self._names:
             raise InvalidParameter("duplicates of file paths not supported")
         self._names.add(cleaned)
