@@ -47,8 +47,14 @@ def host(tmp_path: Path) -> Iterator[Machine]:
         remove_network_namespace(neighbour)
         enter_network_namespace(before)
         os.close(before)
-        mounts = Path("/proc/self/mountinfo").read_text()
-        assert str(tmp_path) not in mounts
+        left = [
+            line.split()[4]
+            for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            if f"{tmp_path}/" in line
+        ]
+        for path in left:
+            remove_network_namespace(Path(path))
+        assert left == []
 
 
 @pytest.fixture

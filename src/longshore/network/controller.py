@@ -280,7 +280,7 @@ class NetworkController:
         machine = self.machine
         if not kept:
             for network in self.networks_by_id.values():
-                if network.is_default_bridge and network.record.link == self.config.bridge_name:
+                if network.is_default_bridge:
                     with suppress(OSError):
                         network.behaviour.delete(network)
             if machine.firewall:
@@ -298,7 +298,10 @@ class NetworkController:
     def _create(self, network: Network) -> None:
         self.store.save("network", network.id, network.record, durable=True)
         try:
+            made = network.record.link_made
             network.behaviour.create(network)
+            if network.record.link_made != made:
+                self.store.save("network", network.id, network.record, durable=True)
         except BaseException:
             self.store.delete("network", network.id)
             raise

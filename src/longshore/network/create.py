@@ -43,6 +43,7 @@ def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> l
         bridge = _record("bridge", "bridge")
         if old:
             bridge.id, bridge.created = old.id, old.created
+            bridge.link_made = old.link_made and old.link == config.bridge_name
         bridge.link = config.bridge_name
         bridge.pools = [_default_pool(config, old)]
         bridge.options = {

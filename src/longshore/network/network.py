@@ -40,6 +40,8 @@ class NetworkRecord(msgspec.Struct, kw_only=True):
     labels: dict[str, str] = {}
     link: str = ""
     """The bridge's link."""
+    link_made: bool = False
+    """Whether the link is ours to delete: one that was there before is not."""
 
 
 class Network:

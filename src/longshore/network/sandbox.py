@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ class Sandbox:
 
     async def create(self) -> None:
         """Make the namespace, loopback up, and write the files. Raises OSError, System."""
-        await asyncio.to_thread(self._create)
+        await in_thread(self._create)
 
     async def join(self, network: Network, options: EndpointOptions) -> Endpoint:
         """Make an endpoint on the network and connect it, ports published; on failure nothing is left.
@@ -124,14 +125,17 @@ class Sandbox:
                 raise Forbidden("container cannot be connected to host network: its namespace is its own")
             with ExitStack() as undo:
                 endpoint = self._make_endpoint(network, options, undo)
-                with span("ports") as _:
+                with span("ports"):
                     self._allocate_ports(network, endpoint, options)
                 undo.callback(lambda: self._controller.ports.release(endpoint.ports))
                 self.endpoints.append(endpoint)
                 undo.callback(self.endpoints.remove, endpoint)
                 try:
-                    await asyncio.to_thread(self._connect, network, endpoint)
-                    await self._serve_names(undo)
+                    await in_thread(self._connect, network, endpoint)
+                    await self._serve_names()
+                except asyncio.CancelledError:
+                    await in_thread(self._disconnect_last)
+                    raise
                 except OSError as exc:
                     raise System(f"failed to set up container networking: {exc}") from exc
                 undo.pop_all()
@@ -143,7 +147,7 @@ class Sandbox:
             if endpoint not in self.endpoints:
                 return
             network = self._controller.networks_by_id[endpoint.network_id]
-            await asyncio.to_thread(network.behaviour.disconnect, network, endpoint)
+            await in_thread(network.behaviour.disconnect, network, endpoint)
             self.endpoints.remove(endpoint)
             self._forget(network, endpoint)
             await asyncio.to_thread(self._settle)
@@ -160,7 +164,7 @@ class Sandbox:
             if self.resolver:
                 await self.resolver.close()
                 self.resolver = None
-            await asyncio.to_thread(self._destroy)
+            await in_thread(self._destroy)
             for endpoint in self.endpoints:
                 network = self._controller.networks_by_id.get(endpoint.network_id)
                 if network:
@@ -181,9 +185,7 @@ class Sandbox:
             network.endpoints[endpoint.id] = endpoint
             problems += self._controller.ports.restore(endpoint.ports)
             await asyncio.to_thread(network.behaviour.restore, network, endpoint)
-        with ExitStack() as undo:
-            await self._serve_names(undo)
-            undo.pop_all()
+        await self._serve_names()
         return problems
 
     async def detach(self) -> None:
@@ -258,7 +260,7 @@ class Sandbox:
         network.release_addresses(endpoint)
         self._controller.ports.release(endpoint.ports)
 
-    async def _serve_names(self, undo: ExitStack) -> None:
+    async def _serve_names(self) -> None:
         """Start the embedded resolver once there is a network whose containers have names."""
         if self.resolver is None and self._named():
             from longshore.network.dns import Resolver
@@ -377,6 +379,17 @@ class Sandbox:
         rest = [other for other in self.endpoints if other is not endpoint]
         record = msgspec.structs.replace(self.record, endpoints=rest)
         self._controller.store.save("sandbox", self.container_id, record, durable=False)
+
+
+async def in_thread(call: Callable[..., None], *arguments: object) -> None:
+    """Run `call` in a thread and wait for its end even when cancelled: a thread cannot be stopped, and what
+    it makes must be known before anything is undone."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def _mac_address(text: str) -> str:

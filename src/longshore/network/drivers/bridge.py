@@ -39,6 +39,7 @@ class BridgeDriver:
             if link is None:
                 rtnetlink.create_bridge(rtnl, link_name, _random_mac(), mtu(network) or 1500)
                 undo.callback(rtnetlink.delete_link, rtnl, link_name)
+                network.record.link_made = True
                 link = rtnetlink.link_by_name(rtnl, link_name)
             if link is None or link.kind != "bridge":
                 raise InvalidParameter(f"link {link_name} is not a bridge")
@@ -66,7 +67,8 @@ class BridgeDriver:
             with suppress(OSError):
                 self._machine.firewall.remove_bridge(self.rules(network))
             dismiss(self._machine.config.table, network.record.link)
-        rtnetlink.delete_link(self._machine.rtnl, network.record.link)
+        if network.record.link_made:
+            rtnetlink.delete_link(self._machine.rtnl, network.record.link)
 
     def rules(self, network: Network) -> BridgeRules:
         """What the firewall must know of the network."""
