@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
@@ -13,6 +14,7 @@ from network.machines import MACHINE, NEIGHBOUR, Machine, Server, reach
 
 from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
+from longshore.linux.namespaces import in_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.controller import NetworkController, Sandbox
 from longshore.network.endpoint import Endpoint, EndpointOptions, PortBinding
@@ -386,6 +388,30 @@ def test_two_hundred_ports_cost_milliseconds(host: Machine) -> None:
         ended = asyncio.get_running_loop().time()
         assert len(endpoint.ports) == 200
         assert started - began < 0.3 and ended - started < 0.5
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_udp_client_that_never_pauses_follows_the_port(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        client = await asyncio.to_thread(
+            in_network_namespace, host.neighbour, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        )
+        with closing(client):
+            client.settimeout(0.5)
+            client.bind((NEIGHBOUR, 5555))
+            for id in ("first", "second"):
+                # Sent while nothing is published: the kernel now tracks this flow as one to itself.
+                client.sendto(b"?", (MACHINE, 5300))
+                bindings = [PortBinding("udp", 53, "", 5300, 5300)]
+                box, _ = await add(controller, id, port_bindings=bindings)
+                serve(box.key, 53, "udp")
+                client.sendto(b"?", (MACHINE, 5300))
+                assert await asyncio.to_thread(client.recv, 100) == NEIGHBOUR.encode()
+                await controller.sandbox_destroy(id)
         await controller.stop(False)
 
     asyncio.run(run())

@@ -259,6 +259,7 @@ class NetworkController:
                 await asyncio.to_thread(self._remove_left_over, record)
         if self.machine.firewall:
             await asyncio.to_thread(self._rebuild_firewall)
+        self.machine.starting = False
         await asyncio.to_thread(self._remove_namespaces, kept)
 
     # What follows blocks, and runs in threads.
@@ -268,8 +269,6 @@ class NetworkController:
         self.config.namespaces.mkdir(mode=0o755, parents=True, exist_ok=True)
         firewall = Firewall(self.config.table) if self.config.firewall else None
         self._machine = Machine(self.config, NetlinkSocket(), firewall)
-        if firewall:
-            firewall.rebuild([], [])
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.drivers.register(BridgeDriver(self._machine))

@@ -104,7 +104,11 @@ class Sandbox:
 
     async def create(self) -> None:
         """Make the namespace, loopback up, and write the files. Raises OSError, System."""
-        await in_thread(self._create)
+        try:
+            await in_thread(self._create)
+        except asyncio.CancelledError:
+            await in_thread(self._destroy)
+            raise
 
     async def join(self, network: Network, options: EndpointOptions) -> Endpoint:
         """Make an endpoint on the network and connect it, ports published; on failure nothing is left.

@@ -24,6 +24,8 @@ class Machine:
     config: NetworkConfig
     rtnl: NetlinkSocket
     firewall: Firewall | None
+    starting: bool = True
+    """While the controller starts, networks leave the firewall alone: it is then built as a whole."""
 
 
 class Driver(Protocol):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from ipaddress import ip_interface
 from pathlib import Path
 
 from longshore.errors import Forbidden, InvalidParameter
 from longshore.linux import rtnetlink
+from longshore.linux.conntrack import forget_udp_flows
 from longshore.linux.namespaces import in_network_namespace
-from longshore.linux.netlink import NetlinkSocket
+from longshore.linux.netlink import NETLINK_NETFILTER, NetlinkSocket
 from longshore.network.drivers import Machine
 from longshore.network.endpoint import Endpoint
 from longshore.network.firewall import BridgeRules
@@ -56,8 +57,9 @@ class BridgeDriver:
             # Lets ports be published on 127.0.0.1; the firewall's chain `loopback` closes what it opens.
             _write(f"ipv4/conf/{link_name}/route_localnet", "1" if self._machine.firewall else "0")
             if self._machine.firewall:
-                self._machine.firewall.add_bridge(self.rules(network))
-                undo.callback(self._machine.firewall.remove_bridge, self.rules(network))
+                if not self._machine.starting:
+                    self._machine.firewall.add_bridge(self.rules(network))
+                    undo.callback(self._machine.firewall.remove_bridge, self.rules(network))
                 admit(self._machine.config.table, link_name)
             undo.pop_all()
 
@@ -105,6 +107,7 @@ class BridgeDriver:
             _configure(endpoint, namespace, rtnl)
             if firewall:
                 firewall.publish(endpoint.ports)
+                _forget_flows(endpoint)
             undo.pop_all()
 
     def restore(self, network: Network, endpoint: Endpoint) -> None:
@@ -120,6 +123,7 @@ class BridgeDriver:
         """Remove the veth pair and take the endpoint's ports back."""
         if self._machine.firewall:
             self._machine.firewall.unpublish(endpoint.ports)
+            _forget_flows(endpoint)
         rtnetlink.delete_link(self._machine.rtnl, endpoint.host_interface)
 
     def _set_port(self, network: Network, endpoint: Endpoint) -> None:
@@ -167,6 +171,14 @@ def _configure(endpoint: Endpoint, namespace: Path, rtnl: NetlinkSocket) -> None
             rtnl, link.index, ip_interface(f"{endpoint.ipv6_address}/{endpoint.ipv6_prefixlen}")
         )
     rtnetlink.set_link_up(rtnl, link.index)
+
+
+def _forget_flows(endpoint: Endpoint) -> None:
+    ports = {port.host_port for port in endpoint.ports if port.protocol == "udp"}
+    if ports:
+        # Without connection tracking's netlink there is nothing to forget with, and old flows time out.
+        with suppress(OSError), closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
+            forget_udp_flows(netfilter, ports)
 
 
 def _write(name: str, value: str) -> None:
