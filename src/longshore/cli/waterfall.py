@@ -38,7 +38,7 @@ def draw(trace: Trace, width: int = 100, colour: bool = False) -> list[str]:
 
 def _heading(trace: Trace, whole: int, width: int, colour: bool) -> str:
     began = datetime.fromtimestamp(trace.began / 1e9).strftime("%H:%M:%S.%f")[:-3]
-    text = f"{trace.operation} {trace.subject[:64]}  {_time(whole)}  at {began}"
+    text = f"{trace.operation} {trace.subject[:12]}  {_time(whole)}  at {began}"
     return _paint(text[:width], _BOLD + (_RED if trace.error else ""), colour)
 
 
