@@ -63,7 +63,8 @@ def _asked(container: SpecInput) -> list[ResolvedMount]:
     )
     for source, destination in files:
         if source and destination not in taken:
-            mounts.append(ResolvedMount(source, destination, propagation="rprivate"))
+            writable = not container.host_config.ReadonlyRootfs
+            mounts.append(ResolvedMount(source, destination, rw=writable, propagation="rprivate"))
     if container.shm_path is not None and "/dev/shm" not in taken:
         mounts.append(ResolvedMount(container.shm_path, "/dev/shm", propagation="rprivate"))
     # What lies deeper is mounted later, or it would be hidden.
@@ -88,7 +89,8 @@ def _entry(mount: ResolvedMount, container: SpecInput, host: HostFacts) -> dict[
     options = ["bind" if mount.non_recursive else "rbind"]
     if not mount.rw:
         options.append("rro" if _recursive_read_only(mount, container, host) else "ro")
-    options.append(mount.propagation or "rprivate")
+    if mount.propagation:  # volumes have none, and are slaves with the root
+        options.append(mount.propagation)
     return {
         "destination": mount.destination,
         "type": "bind",
