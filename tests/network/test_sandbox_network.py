@@ -330,6 +330,33 @@ def test_networks_are_validated_in_dockers_words(host: Machine) -> None:
     asyncio.run(run())
 
 
+def test_flags_of_the_default_bridge(host: Machine) -> None:
+    async def run() -> None:
+        controller = host.controller(
+            bip="10.66.0.1/24", fixed_cidr="10.66.0.128/25", default_gateway="10.66.0.254", mtu=1400
+        )
+        await controller.start({})
+        box, endpoint = await add(controller, "box")
+        assert (endpoint.ipv4_address, endpoint.ipv4_prefixlen) == ("10.66.0.128", 24)
+        assert endpoint.ipv4_gateway == "10.66.0.254"
+        with closing(await asyncio.to_thread(in_network_namespace, box.key, NetlinkSocket)) as inside:
+            eth0 = rtnetlink.link_by_name(inside, "eth0")
+            assert eth0 and eth0.mtu == 1400
+        with pytest.raises(Forbidden, match="operation is not permitted on predefined bridge network"):
+            await controller.create_network("bridge")
+        await controller.stop(False)
+        none = host.controller(bridge_name="none")
+        await none.start({})
+        assert {network.name for network in none.networks()} == {"host", "none"}
+        for id, network in (("hosted", "host"), ("alone", "none")):
+            sandbox = await none.create_sandbox(id, SandboxOptions(host=network == "host"))
+            joined = await sandbox.join(none.network(network), EndpointOptions(name=id))
+            assert joined.ipv4_address == "" and joined.interface == ""
+        await none.stop(False)
+
+    asyncio.run(run())
+
+
 def test_ipv6_network(host: Machine, serve: Serve) -> None:
     async def run() -> None:
         controller = host.controller()

@@ -7,6 +7,7 @@ call here gets a fresh one.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -79,6 +80,16 @@ def remove_network_namespace(path: Path) -> None:
         while _libc.umount2(bytes(path), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
             pass
     path.unlink(missing_ok=True)
+
+
+def is_network_namespace(path: Path) -> bool:
+    """Whether a namespace is kept at `path`: the file is then on another file system than its directory."""
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
 
 
 def run_in_fresh_thread(call: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
-from longshore.linux.namespaces import remove_network_namespace
+from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
 from longshore.network.create import PREDEFINED, default_records, resolve_record, user_record
@@ -19,11 +19,11 @@ from longshore.network.drivers import DriverRegistry, Machine
 from longshore.network.drivers.bridge import BridgeDriver
 from longshore.network.drivers.null import NullDriver
 from longshore.network.firewall import Firewall
-from longshore.network.foreign import obstacles
+from longshore.network.foreign import dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
 from longshore.network.network import Network, NetworkRecord
 from longshore.network.ports import PortAllocator
-from longshore.network.sandbox import Sandbox, SandboxOptions, SandboxRecord, is_namespace
+from longshore.network.sandbox import Sandbox, SandboxOptions, SandboxRecord
 from longshore.network.store import Store
 
 __all__ = ["Network", "NetworkController", "Sandbox"]
@@ -113,9 +113,9 @@ class NetworkController:
     ) -> Network:
         """Make a network. Raises Forbidden, Conflict, InvalidParameter, NotFound with Docker's messages."""
         async with self._lock:
+            if name in PREDEFINED:
+                raise Forbidden(f"operation is not permitted on predefined {name} network ")
             if any(network.name == name for network in self.networks_by_id.values()):
-                if name in PREDEFINED:
-                    raise Forbidden(f"operation is not permitted on predefined {name} network ")
                 raise Conflict(f"network with name {name} already exists")
             record = user_record(
                 name,
@@ -231,7 +231,7 @@ class NetworkController:
             if driver.addressed:
                 await asyncio.to_thread(resolve_record, record, self._space, self.machine.rtnl, reserved)
                 network.open_pools()
-            await asyncio.to_thread(self._create, network)
+            await asyncio.to_thread(self._create, network, new)
         except BaseException as exc:
             for subnet in reserved:
                 self._space.release(parse_network(subnet))
@@ -239,8 +239,6 @@ class NetworkController:
                 raise System(f"cannot create network {record.id} ({record.link}): {exc}") from exc
             raise
         self.networks_by_id[network.id] = network
-        if new:
-            log.debug("network %s made", network.name)
         return network
 
     async def _restore_sandboxes(self, active: Mapping[str, str]) -> None:
@@ -248,7 +246,9 @@ class NetworkController:
         for record in await asyncio.to_thread(self.store.load, "sandbox", SandboxRecord):
             sandbox = Sandbox(self, record)
             known = [one for one in record.endpoints if one.network_id in self.networks_by_id]
-            alive = record.container_id in active and (record.options.host or is_namespace(Path(record.key)))
+            alive = record.container_id in active and (
+                record.options.host or is_network_namespace(Path(record.key))
+            )
             if alive:
                 record.endpoints = known
                 self._sandboxes[record.container_id] = sandbox
@@ -283,8 +283,6 @@ class NetworkController:
                     with suppress(OSError):
                         network.behaviour.delete(network)
             if machine.firewall:
-                from longshore.network.foreign import dismiss
-
                 for network in self.networks_by_id.values():
                     if network.record.link:
                         dismiss(self.config.table, network.record.link)
@@ -294,7 +292,7 @@ class NetworkController:
         machine.rtnl.close()
         self._machine = None
 
-    def _create(self, network: Network) -> None:
+    def _create(self, network: Network, new: bool) -> None:
         self.store.save("network", network.id, network.record, durable=True)
         try:
             made = network.record.link_made
@@ -302,7 +300,8 @@ class NetworkController:
             if network.record.link_made != made:
                 self.store.save("network", network.id, network.record, durable=True)
         except BaseException:
-            self.store.delete("network", network.id)
+            if new:
+                self.store.delete("network", network.id)
             raise
 
     def _delete(self, network: Network) -> None:

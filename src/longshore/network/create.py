@@ -18,6 +18,7 @@ from longshore.network.ipam import AddressSpace, IPAMPool, IPNetwork, parse_addr
 from longshore.network.network import (
     BRIDGE_NAME,
     DEFAULT_BRIDGE,
+    DEFAULT_GATEWAY,
     HOST_BINDING,
     ICC,
     MASQUERADE,
@@ -182,6 +183,8 @@ def _checked(subnet: IPNetwork, pool: IPAMPool) -> IPAMPool:
 
 def _default_pool(config: NetworkConfig, old: NetworkRecord | None) -> IPAMPool:
     pool = IPAMPool(ip_range=config.fixed_cidr or "")
+    if config.default_gateway:
+        pool.aux_addresses = {DEFAULT_GATEWAY: str(parse_address(config.default_gateway))}
     if config.bip:
         try:
             address = ip_interface(config.bip)

@@ -20,6 +20,8 @@ BRIDGE_NAME = "com.docker.network.bridge.name"
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 MTU = "com.docker.network.driver.mtu"
+DEFAULT_GATEWAY = "DefaultGatewayIPv4"
+"""Auxiliary address of the default bridge: its endpoints use it as gateway in place of the bridge itself."""
 INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 
 
@@ -136,7 +138,7 @@ class Network:
             for address in pool.aux_addresses.values():
                 if address != pool.gateway:
                     addresses.reserve(parse_address(address))
-            self._pools.append((addresses, pool.gateway))
+            self._pools.append((addresses, pool.aux_addresses.get(DEFAULT_GATEWAY, pool.gateway)))
 
     def take_address(self, version: int, wanted: str) -> tuple[str, int, str]:
         """An address, its prefix length and its gateway; the wanted address if one is named.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import secrets
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +23,7 @@ from longshore.network.drivers.bridge import mac_of
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
 from longshore.network.network import HOST_BINDING, INTERFACE_PREFIX, Network
+from longshore.network.threads import in_thread
 from longshore.tracing import span
 
 if TYPE_CHECKING:
@@ -385,17 +384,6 @@ class Sandbox:
         self._controller.store.save("sandbox", self.container_id, record, durable=False)
 
 
-async def in_thread(call: Callable[..., None], *arguments: object) -> None:
-    """Run `call` in a thread and wait for its end even when cancelled: a thread cannot be stopped, and what
-    it makes must be known before anything is undone."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
-
-
 def _mac_address(text: str) -> str:
     if not text:
         return ""
@@ -406,13 +394,3 @@ def _mac_address(text: str) -> str:
     if len(octets) != 6:
         raise InvalidParameter(f"invalid MAC address: {text}")
     return octets.hex(":")
-
-
-def is_namespace(path: Path) -> bool:
-    """Whether a namespace is kept at `path`: the file is then on another file system than its directory."""
-    try:
-        return path.stat().st_dev != path.parent.stat().st_dev
-    except OSError as exc:
-        if exc.errno in (errno.ENOENT, errno.ENOTDIR):
-            return False
-        raise
