@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def test_we_go_on_with_what_dockerd_left(dockerd: Dockerd, busybox_archive: Path
     assert ours.Metadata.LastTagTime[:19] == theirs["Metadata"]["LastTagTime"][:19]
     rw = layers.get_rw_layer(container)
     assert {f"{'CAD'[change.kind]} {change.path}" for change in rw.changes()} == set(filter(None, changed))
-    assert sorted(os.listdir(rw.mount() / "d")) == ["new"]
+    assert sorted(each.name for each in (rw.mount() / "d").iterdir()) == ["new"]
     rw.unmount()
 
     other = dockerd.root / "other"

@@ -72,7 +72,7 @@ def test_names_that_are_no_text_survive(store: LayerStore) -> None:
     header[148:156] = b"%06o\0 " % sum(header)
     archive = bytes(header) + b"1" + bytes(511) + bytes(1024)
     layer = store.register(io.BytesIO(archive), None)
-    assert os.listdir(os.fsencode(store.driver.own_files(layer.cache_id))) == [b"\xff\xfe\x80"]
+    assert os.listdir(os.fsencode(store.driver.own_files(layer.cache_id))) == [b"\xff\xfe\x80"]  # noqa: PTH208
     assert store.tar_stream(layer).read() == archive
 
 
@@ -98,7 +98,7 @@ def test_deep_chain_mounts_every_layer(store: LayerStore) -> None:
         parent = layer.chain_id
     rw = store.create_rw_layer("deep", parent)
     root = rw.mount()
-    assert sum(name.startswith("f") for name in os.listdir(root)) == 120
+    assert sum(each.name.startswith("f") for each in root.iterdir()) == 120
     rw.unmount()
 
 
@@ -114,7 +114,7 @@ def test_relative_mount_does_the_same(store: LayerStore, monkeypatch: pytest.Mon
     monkeypatch.setattr(overlaymount, "detached_overlay", lambda _: nullcontext(None))
     rw = store.create_rw_layer("old", parent)
     directory = Path.cwd()
-    assert sum(name.startswith("f") for name in os.listdir(rw.mount())) == 100
+    assert sum(each.name.startswith("f") for each in rw.mount().iterdir()) == 100
     assert Path.cwd() == directory
     rw.unmount()
 
@@ -181,8 +181,8 @@ def test_changes_and_their_archive(any_store: LayerStore) -> None:
     committed = any_store.register(rw.tar_stream(), layer.chain_id)
     second = any_store.create_rw_layer("c2", committed.chain_id)
     root = second.mount()
-    assert sorted(os.listdir(root / "r")) == ["y"]
-    assert sorted(os.listdir(root / "d")) == ["new", "old"]
+    assert sorted(each.name for each in (root / "r").iterdir()) == ["y"]
+    assert sorted(each.name for each in (root / "d").iterdir()) == ["new", "old"]
     assert not (root / "gone").exists()
     second.unmount()
 
@@ -192,7 +192,7 @@ def test_untouched_container_has_no_changes(any_store: LayerStore) -> None:
     rw = any_store.create_rw_layer("c", layer.chain_id)
     root = rw.mount()
     assert (root / "etc/hosts").read_bytes() == b""
-    assert os.readlink(root / "etc/mtab") == "/proc/mounts"
+    assert (root / "etc/mtab").readlink() == Path("/proc/mounts")
     assert stat.S_IMODE((root / ".dockerenv").stat().st_mode) == 0o755
     assert rw.changes() == []
     assert rw.size() == 0

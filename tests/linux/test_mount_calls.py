@@ -53,7 +53,7 @@ def test_detached_is_reached_by_descriptor_until_attached(tmp_path: Path) -> Non
         os.mkdir("inside", dir_fd=root)
         assert len(mountinfo()) == before
         attach(root, tmp_path)
-    assert os.listdir(tmp_path) == ["inside"]
+    assert [each.name for each in (tmp_path).iterdir()] == ["inside"]
     umount(tmp_path, UnmountFlags.DETACH)
 
 

@@ -9,6 +9,8 @@ from typing import BinaryIO, Protocol
 from longshore.errors import InvalidParameter
 
 CHUNK = 1 << 20
+_COMPRESSED_CHUNK = 16 * 1024
+"""Small, because a thousand times as much may come out of it."""
 
 GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 
@@ -54,7 +56,7 @@ class _Decompressed:
 
     def read(self) -> bytes:
         while True:
-            data, self._input = self._input or self._stream.read(CHUNK // 8), b""
+            data, self._input = self._input or self._stream.read(_COMPRESSED_CHUNK), b""
             if self._member is None:
                 if not data.lstrip(b"\0"):
                     if data:
