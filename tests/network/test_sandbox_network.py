@@ -403,6 +403,23 @@ def test_cancelled_and_foreign_things_are_left_as_they_were(host: Machine) -> No
     asyncio.run(run())
 
 
+def test_the_first_packet_arrives(host: Machine) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        slow = 0
+        for i in range(20):
+            _, endpoint = await add(controller, f"c{i}")
+            began = asyncio.get_running_loop().time()
+            # Nothing listens there: the answer is a reset, and comes at once or after a lost packet's second.
+            assert await see(None, endpoint.ipv4_address, 9) is None
+            slow += asyncio.get_running_loop().time() - began > 0.4
+        assert slow == 0
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
 def test_two_hundred_ports_cost_milliseconds(host: Machine) -> None:
     async def run() -> None:
         controller = host.controller()

@@ -105,6 +105,10 @@ class BridgeDriver:
             undo.callback(rtnetlink.delete_link, host, endpoint.host_interface)
             self._set_port(network, endpoint)
             _configure(endpoint, namespace, rtnl)
+            # The kernel notes a carrier up to a second late, and until then the bridge drops what comes; to
+            # be asked makes it look.
+            rtnetlink.link_by_name(host, endpoint.host_interface)
+            rtnetlink.link_by_name(rtnl, endpoint.interface)
             if firewall:
                 firewall.publish(endpoint.ports)
                 _forget_flows(endpoint)
