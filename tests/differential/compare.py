@@ -73,6 +73,9 @@ ALLOWED: dict[str, str] = {
     r"(.*\.)?Options\.com\.docker\.network\.enable_ipv[46]": NEW,
     r"(.*\.)?Metadata(\..*)?": "when the image was last tagged",
     r"BuilderSize": GONE,
+    r"(.*\.)?RepoDigests": "an empty list in newer versions, null before",
+    r"HostConfig\.Runtime": "always set in newer versions",
+    r"Error": "omitted without an error in newer versions",
 }
 _ALLOWED = re.compile("|".join(f"(?:{pattern})" for pattern in ALLOWED))
 
@@ -102,6 +105,8 @@ def normal(value: Any) -> Any:
 
 def differences(case: Case, theirs: Response, ours: Response, strict: bool = False) -> list[str]:
     """How our answer differs from the oracle's, a line each. `strict`: both are the same program."""
+    if not strict and _is_newer_status(case, theirs, ours):
+        return []
     if theirs.status != ours.status:
         return [f"status: {theirs.status} {theirs.body[:300]!r}, ours {ours.status} {ours.body[:300]!r}"]
     if case.status_only:
@@ -115,7 +120,7 @@ def differences(case: Case, theirs: Response, ours: Response, strict: bool = Fal
         expected, got = _error(theirs), _error(ours)
         if case.newer is not None and not strict:
             expected = case.newer
-        if normal(expected) != normal(got):
+        if _plain(expected) != _plain(got):
             found.append(f"message: {expected!r}, ours {got!r}")
         return found
     found += shape_differences(_documents(theirs), _documents(ours), "", strict)
@@ -124,6 +129,18 @@ def differences(case: Case, theirs: Response, ours: Response, strict: bool = Fal
         if wanted != got:
             found.append(f"{path or 'answer'}: {wanted!r}, ours {got!r}")
     return found
+
+
+def _is_newer_status(case: Case, theirs: Response, ours: Response) -> bool:
+    """Newer versions answer the same words with a better status: 400, 404, 409 where it was 500 (or 400)."""
+    if theirs.status not in (400, 500) or not 400 <= ours.status < 500 or theirs.status == ours.status:
+        return False
+    return case.status_only or _plain(_error(ours)) in (_plain(_error(theirs)), _plain(case.newer))
+
+
+def _plain(message: Any) -> Any:
+    """A message to compare: newer versions begin theirs with a small letter."""
+    return normal(message).casefold() if isinstance(message, str) else message
 
 
 def _error(response: Response) -> Any:
@@ -151,7 +168,8 @@ def _documents(response: Response) -> Any:
 def _header_differences(theirs: Response, ours: Response) -> Iterator[str]:
     for name in ("Content-Type",):
         wanted, got = theirs.headers.get(name), ours.headers.get(name)
-        if (wanted or "").replace(" ", "") != (got or "").replace(" ", ""):
+        # newer versions name the type of a stream, the oracle leaves it out
+        if wanted and wanted.replace(" ", "") != (got or "").replace(" ", ""):
             yield f"header {name}: {wanted!r}, ours {got!r}"
 
 
