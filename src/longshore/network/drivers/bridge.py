@@ -105,10 +105,11 @@ class BridgeDriver:
             undo.callback(rtnetlink.delete_link, host, endpoint.host_interface)
             self._set_port(network, endpoint)
             _configure(endpoint, namespace, rtnl)
-            # The kernel notes a carrier up to a second late, and until then the bridge drops what comes; to
-            # be asked makes it look.
-            rtnetlink.link_by_name(host, endpoint.host_interface)
+            # The kernel notes a carrier up to a second late, and until then packets are dropped; to be asked
+            # makes it look. The bridge comes last: its first port gives it its carrier.
             rtnetlink.link_by_name(rtnl, endpoint.interface)
+            rtnetlink.link_by_name(host, endpoint.host_interface)
+            rtnetlink.link_by_name(host, network.record.link)
             if firewall:
                 firewall.publish(endpoint.ports)
                 _forget_flows(endpoint)
