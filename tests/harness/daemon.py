@@ -246,9 +246,11 @@ class Dockerd(Daemon):
         super().__init__(*flags, isolated=isolated, env=env)
         self.config = self.root / "daemon.json"  # the user's /etc/docker/daemon.json is not ours to obey
         self.config.write_text("{}")
-        parent = () if any(flag.startswith("--cgroup-parent") for flag in flags) else (
-            "--cgroup-parent", self.cgroup
-        )  # fmt: skip
+        parent = (
+            ()
+            if any(flag.startswith("--cgroup-parent") for flag in flags)
+            else ("--cgroup-parent", self.cgroup)
+        )
         self.flags = ("--config-file", str(self.config), *parent, *flags)
 
     @staticmethod
