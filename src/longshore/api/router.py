@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from longshore import __version__
 from longshore.api.errors import error_response
-from longshore.api.handlers import containers, images, networks, streams, swarm, system, traces, volumes
+from longshore.api.handlers import containers, exec, images, networks, streams, swarm, system, traces, volumes
 from longshore.api.http import Request, Response
 from longshore.api.routes import Route, RouteTable
 from longshore.engine.version import API_VERSION, MIN_API_VERSION
@@ -63,6 +63,10 @@ ROUTES: tuple[Route, ...] = (
         hijacks=True,
     ),
     Route("POST", "/containers/{name:.*}/rename", containers.post_containers_rename, "name"),
+    Route("POST", "/containers/{name:.*}/exec", exec.post_container_exec_create),
+    Route("GET", "/exec/{id:.*}/json", exec.get_exec_by_id),
+    Route("POST", "/exec/{name:.*}/start", exec.post_container_exec_start, hijacks=True),
+    Route("POST", "/exec/{name:.*}/resize", exec.post_container_exec_resize, "h w"),
     Route("POST", "/containers/prune", containers.post_containers_prune, "filters", since=(1, 25)),
     Route("DELETE", "/containers/{name:.*}", containers.delete_containers, "v force link"),
     # images

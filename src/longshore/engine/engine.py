@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longshore.config import Config
 from longshore.containers.container import Container
@@ -23,6 +23,9 @@ from longshore.network.controller import NetworkController
 from longshore.runtime.task import TaskRuntime
 from longshore.tracing import TraceStore
 from longshore.volumes.service import VolumeService
+
+if TYPE_CHECKING:
+    from longshore.engine.exec import Exec
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Engine:
     streams: dict[str, ContainerStreams] = field(default_factory=dict)
     logs: dict[str, LogDriver] = field(default_factory=dict)
     """The log each running container writes, by container id."""
+    execs: dict[str, Exec] = field(default_factory=dict)
     background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property

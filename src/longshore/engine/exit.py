@@ -13,6 +13,7 @@ import time
 from longshore.containers.container import Container, now, rfc3339_ns
 from longshore.engine.cleanup import release_resources
 from longshore.engine.engine import Engine
+from longshore.engine.exec import end_execs, on_exec_exit
 from longshore.engine.restart_policy import arm_restart, should_restart
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.task import TaskEvent
@@ -30,6 +31,8 @@ def on_task_event(engine: Engine, event: TaskEvent) -> None:
         return
     if event.kind == "exit" and not event.exec_id:
         engine.spawn(_exited(engine, container, event), f"exit of {container.id[:12]}")
+    elif event.kind == "exit":
+        on_exec_exit(engine, event)
     elif event.kind == "oom":
         container.state.OOMKilled = True
         engine.log_container_event(container, "oom")
@@ -51,6 +54,7 @@ async def handle_exit(engine: Engine, container: Container, exit_code: int, exit
     """
     oom_killed = container.state.OOMKilled
     run_time = max(0, (exited_at or time.time_ns()) - _nanoseconds(container.state.StartedAt))
+    end_execs(engine, container)
     streams = engine.streams.get(container.id)
     if streams is not None:
         if not await streams.drained(OUTPUT_GRACE):

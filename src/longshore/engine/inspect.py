@@ -6,6 +6,7 @@ import asyncio
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
+from longshore.engine.exec import live_execs
 from longshore.errors import NotFound
 from longshore.types.container import (
     ContainerInspectResponse,
@@ -40,6 +41,7 @@ async def container_inspect(engine: Engine, name: str, size: bool = False) -> Co
         MountLabel=record.MountLabel,
         ProcessLabel=record.ProcessLabel,
         AppArmorProfile=record.AppArmorProfile,
+        ExecIDs=[each.id for each in live_execs(engine, container)] or None,
         HostConfig=_host_config(container),
         GraphDriver=GraphDriverData(*graph_driver_data(engine, container)),
         Mounts=mount_points(container),

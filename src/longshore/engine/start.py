@@ -140,7 +140,7 @@ async def _start_steps(
             )
     except EngineError as exc:
         streams.stop()
-        raise translate_start_error(container, exc) from exc
+        raise translate_start_error(container.record.Path, exc) from exc
     undo.push_async_callback(_delete_task, engine, container)
     if network_of_user_namespace(container):
         with span("network"):
@@ -149,7 +149,7 @@ async def _start_steps(
         with span("runtime start"):
             await engine.runtime.start(container.id)
     except EngineError as exc:
-        raise translate_start_error(container, exc) from exc
+        raise translate_start_error(container.record.Path, exc) from exc
     await saved
     return pid
 
@@ -204,7 +204,7 @@ class StartError(InvalidParameter):
         self.exit_code = exit_code
 
 
-def translate_start_error(container: Container, error: EngineError) -> EngineError:
+def translate_start_error(program: str, error: EngineError) -> EngineError:
     """What the runtime said, with Docker's exit code and hint where the user's settings are the cause."""
     message = error.message
     text = message.lower()
@@ -221,7 +221,7 @@ def translate_start_error(container: Container, error: EngineError) -> EngineErr
         "no such file or directory",
         "system cannot find the file specified",
     )
-    if container.record.Path.lower() in text and any(sign in text for sign in missing):
+    if program.lower() in text and any(sign in text for sign in missing):
         return StartError(message, EXIT_NOT_FOUND)
     return error
 
