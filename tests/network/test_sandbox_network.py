@@ -266,6 +266,7 @@ def test_fifty_at_once(host: Machine) -> None:
         assert len({endpoint.ipv4_address for _, endpoint in made}) == 50
         assert len({endpoint.ports[0].host_port for _, endpoint in made}) == 50
         await asyncio.gather(*(controller.sandbox_destroy(f"c{i}") for i in range(50)))
+        await controller.settled()
         assert controller.network("bridge").endpoints == {}
         assert link_names() == {"lo", "wire0", "test0"}
         await controller.stop(False)

@@ -43,6 +43,7 @@ class NetworkController:
         self._machine: Machine | None = None
         self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
         self._sandboxes: dict[str, Sandbox] = {}
+        self._departures: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
 
     async def start(self, active_sandboxes: Mapping[str, str]) -> None:
@@ -68,7 +69,8 @@ class NetworkController:
             if keep_active:
                 await sandbox.detach()
             else:
-                await sandbox.destroy()
+                await self.sandbox_destroy(sandbox.container_id)
+        await self.settled()
         kept = keep_active and bool(self._sandboxes)
         self._sandboxes.clear()
         self.ports.close()
@@ -141,6 +143,7 @@ class NetworkController:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
             if self.networks_by_id.get(network.id) is not network:
                 raise NotFound(f"network {network.name} not found")
+            await self.settled()
             if network.endpoints:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
@@ -163,6 +166,8 @@ class NetworkController:
         if not container_id.isalnum():
             raise InvalidParameter(f"invalid container id: {container_id!r}")
         await self.sandbox_destroy(container_id)
+        if departure := self._departures.get(container_id):
+            await asyncio.wait([departure])
         id = secrets.token_hex(32)
         key = self.config.namespaces / ("default" if options.host else id[:12])
         sandbox = Sandbox(
@@ -184,6 +189,14 @@ class NetworkController:
         await sandbox.destroy()
         if self._sandboxes.get(container_id) is sandbox:
             del self._sandboxes[container_id]
+            departure = asyncio.create_task(sandbox.depart(), name=f"departure of {container_id[:12]}")
+            self._departures[container_id] = departure
+            departure.add_done_callback(lambda _: self._departures.pop(container_id, None))
+
+    async def settled(self) -> None:
+        """Wait until nothing is left of the sandboxes that were destroyed so far."""
+        if self._departures:
+            await asyncio.wait(set(self._departures.values()))
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """A container's sandbox, or None."""

@@ -7,7 +7,7 @@ import logging
 import secrets
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -106,7 +106,8 @@ class Sandbox:
         try:
             await in_thread(self._create)
         except asyncio.CancelledError:
-            await in_thread(self._destroy)
+            await in_thread(self._disconnect_all)
+            await in_thread(self._remove_all)
             raise
 
     async def join(self, network: Network, options: EndpointOptions) -> Endpoint:
@@ -150,7 +151,7 @@ class Sandbox:
             if endpoint not in self.endpoints:
                 return
             network = self._controller.networks_by_id[endpoint.network_id]
-            await in_thread(network.behaviour.disconnect, network, endpoint)
+            await in_thread(_take_down, network, endpoint)
             self.endpoints.remove(endpoint)
             self._forget(network, endpoint)
             await asyncio.to_thread(self._settle)
@@ -159,7 +160,11 @@ class Sandbox:
                 self.resolver = None
 
     async def destroy(self) -> None:
-        """Disconnect every endpoint and remove the namespace. Nothing happens the second time."""
+        """Disconnect every endpoint and remove the namespace. Nothing happens the second time.
+
+        Ports are free when it returns. Links, which the kernel takes its time for, and the addresses on them
+        go behind it, in `depart`.
+        """
         async with self._lock:
             if self.destroyed:
                 return
@@ -167,12 +172,19 @@ class Sandbox:
             if self.resolver:
                 await self.resolver.close()
                 self.resolver = None
-            await in_thread(self._destroy)
+            await in_thread(self._disconnect_all)
             for endpoint in self.endpoints:
-                network = self._controller.networks_by_id.get(endpoint.network_id)
-                if network:
-                    self._forget(network, endpoint)
-            self.endpoints.clear()
+                self._controller.ports.release(endpoint.ports)
+                if network := self._controller.networks_by_id.get(endpoint.network_id):
+                    network.endpoints.pop(endpoint.id, None)
+
+    async def depart(self) -> None:
+        """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
+        await in_thread(self._remove_all)
+        for endpoint in self.endpoints:
+            if network := self._controller.networks_by_id.get(endpoint.network_id):
+                network.release_addresses(endpoint)
+        self.endpoints.clear()
 
     async def restore(self) -> list[str]:
         """Take up a sandbox whose container still runs; returns what could not be had again."""
@@ -324,7 +336,7 @@ class Sandbox:
             if network.behaviour.addressed:
                 with span("endpoint", network=network.name):
                     network.behaviour.connect(network, endpoint, Path(self.key), self._socket())
-                undo.callback(network.behaviour.disconnect, network, endpoint)
+                undo.callback(_take_down, network, endpoint)
                 self._route()
             with span("files"):
                 write_files(self._controller, self)
@@ -333,7 +345,7 @@ class Sandbox:
     def _disconnect_last(self) -> None:
         endpoint = self.endpoints[-1]
         network = self._controller.networks_by_id[endpoint.network_id]
-        network.behaviour.disconnect(network, endpoint)
+        _take_down(network, endpoint)
         self._save_without(endpoint)
 
     def _settle(self) -> None:
@@ -355,20 +367,26 @@ class Sandbox:
                         rtnetlink.set_default_route(rtnl, link.index, gateway)
                         break
 
-    def _destroy(self) -> None:
-        for endpoint in self.endpoints:
-            network = self._controller.networks_by_id.get(endpoint.network_id)
-            if network:
-                try:
-                    network.behaviour.disconnect(network, endpoint)
-                except OSError as exc:
-                    log.warning("cannot disconnect %s from %s: %s", endpoint.name, network.name, exc)
+    def _disconnect_all(self) -> None:
+        self._for_each_endpoint("disconnect")
         if self._rtnl:
             self._rtnl.close()
             self._rtnl = None
         if not self.options.host:
             remove_network_namespace(Path(self.key))
+
+    def _remove_all(self) -> None:
+        self._for_each_endpoint("remove")
         self._controller.store.delete("sandbox", self.container_id)
+
+    def _for_each_endpoint(self, step: Literal["disconnect", "remove"]) -> None:
+        for endpoint in self.endpoints:
+            network = self._controller.networks_by_id.get(endpoint.network_id)
+            if network:
+                try:
+                    getattr(network.behaviour, step)(network, endpoint)
+                except OSError as exc:
+                    log.warning("cannot %s %s from %s: %s", step, endpoint.name, network.name, exc)
 
     def _socket(self) -> NetlinkSocket:
         if self._rtnl is None:
@@ -382,6 +400,11 @@ class Sandbox:
         rest = [other for other in self.endpoints if other is not endpoint]
         record = msgspec.structs.replace(self.record, endpoints=rest)
         self._controller.store.save("sandbox", self.container_id, record, durable=False)
+
+
+def _take_down(network: Network, endpoint: Endpoint) -> None:
+    network.behaviour.disconnect(network, endpoint)
+    network.behaviour.remove(network, endpoint)
 
 
 def _mac_address(text: str) -> str:

@@ -125,11 +125,16 @@ class BridgeDriver:
             self._set_port(network, endpoint)
 
     def disconnect(self, network: Network, endpoint: Endpoint) -> None:
-        """Remove the veth pair and take the endpoint's ports back."""
+        """Take the endpoint's ports back."""
         if self._machine.firewall:
             self._machine.firewall.unpublish(endpoint.ports)
             _forget_flows(endpoint)
-        rtnetlink.delete_link(self._machine.rtnl, endpoint.host_interface)
+
+    def remove(self, network: Network, endpoint: Endpoint) -> None:
+        """Remove the veth pair."""
+        # On a socket of its own: the kernel waits some 20 ms for readers of the link, others need not.
+        with closing(NetlinkSocket()) as rtnl:
+            rtnetlink.delete_link(rtnl, endpoint.host_interface)
 
     def _set_port(self, network: Network, endpoint: Endpoint) -> None:
         # With br_netfilter a container that reaches itself by its published port is translated on the bridge,

@@ -31,3 +31,6 @@ class NullDriver:
 
     def disconnect(self, network: Network, endpoint: Endpoint) -> None:
         """Nothing to do."""
+
+    def remove(self, network: Network, endpoint: Endpoint) -> None:
+        """Nothing to do."""
