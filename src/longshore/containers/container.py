@@ -28,6 +28,8 @@ class Container:
         """`<data-root>/containers/<id>`."""
         self.lock = asyncio.Lock()
         self.save_lock = asyncio.Lock()
+        self.saved: tuple[bytes, bytes] = (b"", b"")
+        """The record and the host configuration as they were last written."""
         self.rootfs: Path | None = None
         """Where the merged file system is mounted; None while it is not."""
         self.keep_after_exit = 0
@@ -36,6 +38,8 @@ class Container:
         """A stop is under way: the restart policy must not answer the exit it brings about."""
         self.exit_error = ""
         self.restart_delay = 0.0
+        self.task_deletion: asyncio.Task[None] | None = None
+        """The runtime still gets rid of the last run; the next must wait for that."""
         self.restart_task: asyncio.Task[None] | None = None
         self.removed = False
         self._waiters: dict[WaitCondition, list[asyncio.Future[tuple[int, str]]]] = {}

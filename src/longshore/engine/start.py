@@ -91,6 +91,9 @@ async def start_container(
         container.record.RestartCount = 0
         container.record.HasBeenManuallyStopped = False
     container.stop_requested = False
+    if container.task_deletion is not None:
+        await asyncio.shield(container.task_deletion)
+        container.task_deletion = None
     with engine.traces.record("start", container.id):
         try:
             async with AsyncExitStack() as undo:
