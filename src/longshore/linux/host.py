@@ -5,7 +5,6 @@ Sources: /proc, /sys, os-release(5), cgroups(7), capabilities(7). Nothing here c
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import resource
@@ -55,8 +54,6 @@ class HostFacts:
     hugetlb: bool = False
     devices: bool = False
     seccomp: bool = False
-    x32: bool = False
-    """Whether the kernel serves the x32 ABI of x86-64."""
     apparmor: bool = False
     selinux: bool = False
     user_namespaces: bool = False
@@ -111,7 +108,6 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         own_cgroups=own,
         cgroup_driver=cgroup_driver or ("systemd" if mode == "v2" and systemd else "cgroupfs"),
         seccomp=Path("/proc/sys/kernel/seccomp/actions_avail").exists(),
-        x32=_has_x32(),
         apparmor=_text("/sys/module/apparmor/parameters/enabled").startswith("Y")
         and Path("/sys/kernel/security/apparmor").is_dir(),
         selinux=Path("/sys/fs/selinux/enforce").exists(),
@@ -137,13 +133,6 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         init_path=shutil.which("docker-init") or shutil.which("tini") or "",
         **features,  # type: ignore[arg-type]
     )
-
-
-def _has_x32() -> bool:
-    if platform.machine() != "x86_64":
-        return False
-    getpid_of_x32 = 0x40000000 | 39
-    return ctypes.CDLL(None).syscall(ctypes.c_long(getpid_of_x32)) == os.getpid()  # type: ignore[no-any-return]
 
 
 def _cgroup_mounts() -> tuple[CgroupMode, dict[str, str]]:

@@ -50,7 +50,7 @@ def seccomp(
         if profile == "unconfined":
             return None
     if profile in _BUILTIN:
-        return _builtin(host.architecture, host.kernel, capabilities, x32=host.x32)
+        return _builtin(host.architecture, host.kernel, capabilities)
     return resolve_profile(profile, host.architecture, host.kernel, capabilities)
 
 
@@ -84,17 +84,10 @@ def resolve_profile(
 
 
 @cache
-def _builtin(
-    architecture: str, kernel: tuple[int, int], capabilities: frozenset[str], *, x32: bool
-) -> dict[str, Any]:
+def _builtin(architecture: str, kernel: tuple[int, int], capabilities: frozenset[str]) -> dict[str, Any]:
     # Cached: nearly all containers of a machine have the same, and nobody changes it.
     text = resources.files(__package__).joinpath("seccomp_default.json").read_text()
-    profile = resolve_profile(text, architecture, kernel, capabilities)
-    if not x32 and "architectures" in profile:
-        # Each architecture costs a start 3 ms of libseccomp's time. Where the kernel has no x32, its calls get
-        # ENOSYS without being listed: runc answers that for numbers beyond those of the profile.
-        profile["architectures"] = [one for one in profile["architectures"] if one != "SCMP_ARCH_X32"]
-    return profile
+    return resolve_profile(text, architecture, kernel, capabilities)
 
 
 def _sub_architectures(profile: dict[str, Any], machine: str) -> list[str]:
