@@ -11,6 +11,7 @@ from longshore.containers.container import Container, now
 from longshore.containers.names import generate_name
 from longshore.containers.record import ContainerRecord, RecordEndpoint
 from longshore.engine.engine import Engine
+from longshore.engine.links import verify_links
 from longshore.engine.merge import merge_image_config
 from longshore.engine.mounts import create_mount_points, release_mount_points
 from longshore.engine.networking import DEFAULT_NETWORK
@@ -19,9 +20,9 @@ from longshore.engine.verify import (
     apply_security_options,
     merge_log_config,
     verify_container_settings,
-    verify_links,
     verify_networking_config,
 )
+from longshore.engine.workdir import needs_working_directory, setup_working_directory
 from longshore.errors import InvalidParameter, NotFound
 from longshore.images.store import Image
 from longshore.layers.remove import remove_tree
@@ -61,7 +62,7 @@ async def container_create(
             undo.callback(engine.containers.release_name, name, container_id)
             container = _container(engine, container_id, name, config, host_config, image)
             _endpoints(engine, container, endpoints)
-            verify_links(engine, host_config)
+            verify_links(engine, host_config.Links or [])
             apply_security_options(container)
             await _make(engine, container, image, undo)
             undo.pop_all()
@@ -77,6 +78,9 @@ async def _make(engine: Engine, container: Container, image: Image, undo: AsyncE
         undo.push_async_callback(asyncio.to_thread, remove_tree, container.root)
         undo.push_async_callback(asyncio.to_thread, _drop_layer, engine, container.id)
         await asyncio.to_thread(_make_layer, engine, container, image)
+    if needs_working_directory(container):
+        with span("working directory"):
+            await asyncio.to_thread(_make_working_directory, engine, container)
     with span("volumes"):
         undo.push_async_callback(release_mount_points, engine, container, remove_anonymous=True)
         await create_mount_points(engine, container)
@@ -92,6 +96,15 @@ def _make_layer(engine: Engine, container: Container, image: Image) -> None:
         mount_label=container.record.MountLabel,
         storage_opt=dict(container.host_config.StorageOpt or {}),
     )
+
+
+def _make_working_directory(engine: Engine, container: Container) -> None:
+    rw_layer = engine.layers.get_rw_layer(container.id)
+    rootfs = rw_layer.mount(container.record.MountLabel)
+    try:
+        setup_working_directory(rootfs, container.config.WorkingDir)
+    finally:
+        rw_layer.unmount()
 
 
 def _drop_layer(engine: Engine, id: str) -> None:

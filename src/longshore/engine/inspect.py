@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.exec import live_execs
+from longshore.engine.links import full_links
 from longshore.errors import NotFound
 from longshore.types.container import (
     ContainerInspectResponse,
@@ -42,7 +45,7 @@ async def container_inspect(engine: Engine, name: str, size: bool = False) -> Co
         ProcessLabel=record.ProcessLabel,
         AppArmorProfile=record.AppArmorProfile,
         ExecIDs=[each.id for each in live_execs(engine, container)] or None,
-        HostConfig=_host_config(container),
+        HostConfig=_host_config(engine, container),
         GraphDriver=GraphDriverData(*graph_driver_data(engine, container)),
         Mounts=mount_points(container),
         Config=container.config,
@@ -72,8 +75,10 @@ def state_of(container: Container) -> State:
     )
 
 
-def _host_config(container: Container) -> HostConfig:
-    return container.host_config
+def _host_config(engine: Engine, container: Container) -> HostConfig:
+    if not container.host_config.Links:
+        return container.host_config
+    return msgspec.structs.replace(container.host_config, Links=full_links(engine, container))
 
 
 def graph_driver_data(engine: Engine, container: Container) -> tuple[dict[str, str] | None, str]:

@@ -103,7 +103,10 @@ def _volumes_from(engine: Engine, container: Container) -> dict[str, RecordMount
     points = {}
     for text in container.host_config.VolumesFrom or []:
         wanted = parse_volumes_from(text)
-        other = engine.containers.get(wanted.container)
+        try:
+            other = engine.containers.get(wanted.container)
+        except NotFound as exc:
+            raise InvalidParameter(exc.message) from exc  # It is not the image that is missing.
         for destination, point in other.mount_points.items():
             copy = RecordMountPoint(**{f: getattr(point, f) for f in point.__struct_fields__})
             copy.RW = point.RW and "ro" not in wanted.mode.split(",")

@@ -8,7 +8,8 @@ from pathlib import Path
 from longshore.config import RuntimeConfig
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
-from longshore.errors import Conflict, InvalidParameter
+from longshore.engine.links import link_environment
+from longshore.errors import Conflict, EngineError, InvalidParameter, System
 from longshore.oci.input import ResolvedMount, SpecInput
 from longshore.oci.spec import create_spec, encode_spec
 from longshore.runtime.task import RuntimeOptions
@@ -24,9 +25,12 @@ async def build_spec(
 ) -> bytes:
     """The container's config.json. `network` is its network namespace's path, None the machine's own.
 
-    Raises Conflict if a container whose namespace is shared does not run, System for what cannot be done.
+    Raises System for what cannot be done: the request to start is as good as ever.
     """
-    described = spec_input(engine, container, rootfs, mounts, network)
+    try:
+        described = spec_input(engine, container, rootfs, mounts, network)
+    except EngineError as exc:
+        raise System(exc.message) from exc
     # In a thread: it reads passwd and group of the container, which may lie on a slow disk.
     return await asyncio.to_thread(lambda: encode_spec(create_spec(described, engine.host)))
 
@@ -61,6 +65,7 @@ def spec_input(
         mount_label=record.MountLabel,
         init=config.init,
         init_path=config.init_path,
+        link_env=link_environment(engine, container),
         default_ulimits=tuple(
             Ulimit(one.Name or name, one.Hard, one.Soft) for name, one in config.default_ulimits.items()
         ),
@@ -91,9 +96,13 @@ def _namespace(engine: Engine, container: Container, mode: str, kind: str) -> st
         return None
     other = engine.containers.get(name)
     if not other.state.Running:
-        raise Conflict(f"cannot join {kind.upper()} of a non running container: {other.id}")
+        raise Conflict(f"container {name} is not running")
     if other.state.Restarting:
-        raise Conflict(f"container {other.id} is restarting, wait until the container is running")
+        raise Conflict(f"container {name} is restarting, wait until the container is running")
+    if kind == "ipc" and not other.record.ShmPath:
+        raise InvalidParameter(
+            f"container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+        )
     return f"/proc/{other.state.Pid}/ns/{kind}"
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
-from longshore.engine.links import parse_link
 from longshore.engine.networking import find_network
 from longshore.engine.spec import BUILT_IN
-from longshore.errors import Conflict, EngineError, InvalidParameter
+from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.logs.driver import validate_log_opts
 from longshore.oci.security_options import parse_security_options
 from longshore.oci.validate import adapt_host_config, verify_host_config
@@ -32,8 +31,9 @@ def verify_container_settings(
 
 
 def adapt_container_settings(engine: Engine, host_config: HostConfig) -> None:
-    """Fill in what the user left to the daemon."""
+    """Fill in what the user left to the daemon. Raises InvalidParameter, Conflict."""
     config = engine.config
+    _adapt_shared_namespaces(engine, host_config)
     host_config.Runtime = host_config.Runtime or config.default_runtime
     adapt_host_config(
         host_config,
@@ -42,6 +42,20 @@ def adapt_container_settings(engine: Engine, host_config: HostConfig) -> None:
         default_ipc_mode=config.default_ipc_mode,
         default_cgroupns_mode=config.default_cgroupns_mode,
     )
+
+
+def _adapt_shared_namespaces(engine: Engine, host_config: HostConfig) -> None:
+    """Keep whose namespaces are joined by id: the other container may be given another name."""
+    for field in ("NetworkMode", "PidMode", "IpcMode"):
+        kind, _, name = getattr(host_config, field).partition(":")
+        if kind != "container":
+            continue
+        try:
+            setattr(host_config, field, f"container:{engine.containers.get(name).id}")
+        except NotFound as exc:
+            # The network's container is missed only at the start. NotFound would mean the image here.
+            if field != "NetworkMode":
+                raise InvalidParameter(exc.message) from exc
 
 
 def merge_log_config(engine: Engine, host_config: HostConfig) -> None:
@@ -69,16 +83,14 @@ def verify_networking_config(
     endpoints: dict[str, EndpointSettings],
     api_version: tuple[int, int],
 ) -> None:
-    """Check the endpoints asked for at creation. Raises InvalidParameter, NotFound, Conflict."""
+    """Check the endpoints asked for at creation. Raises InvalidParameter."""
     if api_version < (1, 44) and len(endpoints) > 1:
         names = ", ".join(sorted(endpoints))
         raise InvalidParameter(f"container cannot be connected to network endpoints: {names}")
     mode = host_config.NetworkMode
     kind, _, other = mode.partition(":")
-    if kind == "container":
-        if not other:
-            raise InvalidParameter("Invalid network mode: invalid container format container:<name|id>")
-        engine.containers.get(other)
+    if kind == "container" and not other:
+        raise InvalidParameter("Invalid network mode: invalid container format container:<name|id>")
     for name, settings in endpoints.items():
         wanted = settings.IPAMConfig
         fixed = wanted is not None and (wanted.IPv4Address or wanted.IPv6Address)
@@ -93,12 +105,3 @@ def verify_networking_config(
                 f"invalid config for network {name}: invalid endpoint settings:\n"
                 "user specified IP address is supported on user defined networks only"
             )
-
-
-def verify_links(engine: Engine, host_config: HostConfig) -> None:
-    """Check that linked containers exist. Raises InvalidParameter, NotFound, Conflict."""
-    for text in host_config.Links or []:
-        name, _ = parse_link(text)
-        other = engine.containers.get(name)
-        if other.host_config.NetworkMode == "host":
-            raise Conflict("conflicting options: host type networking can't be used with links")
