@@ -13,6 +13,7 @@ from longshore.config import Config
 from longshore.containers.container import Container
 from longshore.containers.store import ContainerStore
 from longshore.events import EventBus
+from longshore.engine.userns import NOT_REMAPPED, Remapping
 from longshore.images.service import ImageService
 from longshore.layers.store import LayerStore
 from longshore.linux.host import HostFacts
@@ -22,6 +23,7 @@ from longshore.logs.streams import ContainerStreams
 from longshore.network.controller import NetworkController
 from longshore.runtime.task import TaskRuntime
 from longshore.tracing import TraceStore
+from longshore.types.container import HostConfig
 from longshore.volumes.service import VolumeService
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Engine:
     pump: LogPump
     events: EventBus
     traces: TraceStore
+    remapping: Remapping = NOT_REMAPPED
+    """The user namespace of containers that do not ask for the host's."""
     seccomp_profile: str = ""
     """The daemon's default: empty for the built-in one, `unconfined`, or JSON."""
     shutting_down: bool = False
@@ -54,6 +58,9 @@ class Engine:
     logs: dict[str, LogDriver] = field(default_factory=dict)
     """The log each running container writes, by container id."""
     execs: dict[str, Exec] = field(default_factory=dict)
+    """Further processes in containers, by their own ids."""
+    health_monitors: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """Who probes the health of each container, by container id."""
     background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -65,6 +72,10 @@ class Engine:
     def exec_root(self) -> Path:
         """What does not."""
         return Path(self.config.exec_root)
+
+    def is_remapped(self, host_config: HostConfig) -> bool:
+        """Whether a container of these settings has an ordinary user for its root."""
+        return bool(self.remapping.uids) and host_config.UsernsMode != "host"
 
     def streams_of(self, container: Container) -> ContainerStreams:
         """The container's output and input, made on first use: a client may attach before the start."""

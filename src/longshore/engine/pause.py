@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from longshore.engine.engine import Engine
+from longshore.engine.health import update_health_monitor
 from longshore.errors import Conflict
 
 
@@ -18,6 +19,7 @@ async def container_pause(engine: Engine, name: str) -> None:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
         await engine.runtime.pause(container.id)
         container.state.Paused = True
+        update_health_monitor(engine, container)
         await engine.containers.save(container)
     engine.log_container_event(container, "pause")
 
@@ -30,5 +32,6 @@ async def container_unpause(engine: Engine, name: str) -> None:
             raise Conflict(f"container {container.id} is not paused")
         await engine.runtime.resume(container.id)
         container.state.Paused = False
+        update_health_monitor(engine, container)
         await engine.containers.save(container)
     engine.log_container_event(container, "unpause")

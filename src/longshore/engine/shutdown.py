@@ -8,6 +8,7 @@ import logging
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.exit import wait_for_exits
+from longshore.engine.health import stop_health_monitors
 from longshore.engine.stop import stop_container, stop_timeout
 from longshore.errors import EngineError
 
@@ -21,6 +22,7 @@ async def shutdown(engine: Engine) -> None:
     is taken back by the next daemon.
     """
     engine.shutting_down = True
+    stop_health_monitors(engine)
     if not engine.config.live_restore:
         await _stop_containers(engine)
     await wait_for_exits(engine)
