@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
+from msgspec.structs import replace
 
 from longshore.config import Config
 from longshore.containers.store import write_atomically
@@ -26,6 +27,7 @@ from longshore.engine.parts import build_engine
 from longshore.engine.reload import reload_configuration
 from longshore.engine.restore import restore, start_by_policy
 from longshore.engine.shutdown import shutdown
+from longshore.engine.userns import Remapping, parse_remapping, remapped_data_root
 from longshore.errors import Conflict, EngineError
 
 log = logging.getLogger(__name__)
@@ -36,10 +38,13 @@ def run(config: Config) -> int:
     try:
         with ExitStack() as held:
             _make_directories(config)
+            remapping = parse_remapping(config.userns_remap)
             held.enter_context(pid_file(Path(config.pidfile)))
-            held.enter_context(root_lock(Path(config.data_root)))
+            held.enter_context(root_lock(Path(config.data_root), "data root"))
+            held.enter_context(root_lock(Path(config.exec_root), "exec root"))
+            config = replace(config, data_root=str(remapped_data_root(Path(config.data_root), remapping)))
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(config))
+                runner.run(_serve(config, remapping))
     except (OSError, EngineError) as exc:
         log.critical("failed to start daemon: %s", exc)
         return 1
@@ -57,7 +62,7 @@ def pid_file(path: Path) -> Iterator[None]:
     """Hold the pid file. Raises Conflict if the daemon that wrote it is still alive."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(path.read_text())
-        if pid != os.getpid() and Path(f"/proc/{pid}").exists():
+        if pid != os.getpid() and _is_daemon(pid):
             raise Conflict(
                 f"ensure docker is not running or delete {path}: process with PID {pid} is still running"
             )
@@ -66,31 +71,43 @@ def pid_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if path.read_text() == str(os.getpid()):
+                path.unlink()
+
+
+def _is_daemon(pid: int) -> bool:
+    """Whether it is alive, and a daemon: after a crash the number may be anybody's."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"longshored" in command or b"dockerd" in command
 
 
 @contextmanager
-def root_lock(data_root: Path) -> Iterator[None]:
-    """Keep a second daemon off the data root, whatever its pid file. Raises Conflict."""
-    with (data_root / "longshore.lock").open("w") as file:
+def root_lock(root: Path, what: str) -> Iterator[None]:
+    """Keep a second daemon off a root, whatever its pid file. Raises Conflict."""
+    with (root / "longshore.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"another daemon uses the data root {data_root}") from None
+            raise Conflict(f"another daemon uses the {what} {root}") from None
         yield
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, remapping: Remapping) -> None:
     from longshore.api.server import ApiServer
 
     ended = asyncio.Event()
+    _handle_signals(ended)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(ApiServer.listen(config))
-        engine = await build_engine(config, _identity(Path(config.data_root)))
+        engine = await build_engine(config, _identity(Path(config.data_root)), remapping)
         stack.push_async_callback(shutdown, engine)
         engine.runtime.subscribe(lambda event: on_task_event(engine, event))
         await restore(engine)
-        _handle_signals(engine, ended)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reload_configuration(engine))
         await stack.enter_async_context(server.serving(engine))
         engine.spawn(start_by_policy(engine), "starts by restart policy")
         _settle()
@@ -112,21 +129,21 @@ def _identity(data_root: Path) -> str:
     return made
 
 
-def _handle_signals(engine: Engine, ended: asyncio.Event) -> None:
+def _handle_signals(ended: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     counted = 0
 
-    def end() -> None:
+    def end(number: signal.Signals) -> None:
         nonlocal counted
         counted += 1
         ended.set()
         if counted >= 3:
             log.error("forced to exit by a third signal; containers go on running")
-            os._exit(128 + signal.SIGTERM)
+            os._exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, lambda: reload_configuration(engine))
+        loop.add_signal_handler(number, end, number)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until there is something to reload
     loop.add_signal_handler(signal.SIGPIPE, lambda: None)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 

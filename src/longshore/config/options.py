@@ -160,7 +160,7 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     ] = False
     userns_remap: Annotated[
         str,
-        Option("User/Group setting for user namespaces", unsupported="user namespaces are not available yet"),
+        Option("User/Group setting for user namespaces"),
     ] = ""
     exec_opts: Annotated[list[str], Option("Runtime execution options", "exec-opt")] = []
     cpu_rt_period: Annotated[

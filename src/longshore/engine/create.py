@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 from contextlib import AsyncExitStack
@@ -90,6 +91,7 @@ async def _make(engine: Engine, container: Container, image: Image, undo: AsyncE
 
 def _make_layer(engine: Engine, container: Container, image: Image) -> None:
     container.root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    os.chown(container.root, -1, engine.remapping.root[1])
     engine.layers.create_rw_layer(
         container.id,
         image.chain_id or None,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from longshore.config import Config
 from longshore.containers.container import Container
 from longshore.containers.store import ContainerStore
-from longshore.events import EventBus
 from longshore.engine.userns import NOT_REMAPPED, Remapping
+from longshore.events import EventBus
 from longshore.images.service import ImageService
 from longshore.layers.store import LayerStore
 from longshore.linux.host import HostFacts

@@ -86,7 +86,7 @@ async def setup_mounts(engine: Engine, container: Container) -> list[ResolvedMou
 
 async def release_mounts(engine: Engine, container: Container) -> None:
     """Give back what `setup_mounts` mounted. Idempotent."""
-    if not container.mount_points and not container.record.ShmPath:
+    if not container.mount_points and not (container.root / "mounts").exists():
         return
     await asyncio.to_thread(_release_mounts, engine, container)
 
@@ -178,7 +178,7 @@ def _setup_mounts(engine: Engine, container: Container) -> list[ResolvedMount]:
         words = tuple(word for word in options.split(",") if word)
         mounts.append(ResolvedMount("tmpfs", path, "tmpfs", "ro" not in words, options=words))
     if _needs_shm(container):
-        _mount_shm(container)
+        _mount_shm(container, engine.remapping.root)
     return sorted(mounts, key=lambda one: one.destination.rstrip("/").count("/"))
 
 
@@ -249,7 +249,7 @@ def _needs_shm(container: Container) -> bool:
     return container.host_config.IpcMode == "shareable"
 
 
-def _mount_shm(container: Container) -> None:
+def _mount_shm(container: Container, owner: tuple[int, int]) -> None:
     """/dev/shm that other containers can share."""
     place = _own_mounts(container) / "shm"
     container.record.ShmPath = str(place)
@@ -258,11 +258,12 @@ def _mount_shm(container: Container) -> None:
         size = container.host_config.ShmSize or 64 << 20
         flags = MountFlags.NOEXEC | MountFlags.NOSUID | MountFlags.NODEV
         mount("shm", str(place), "tmpfs", flags, f"mode=1777,size={size}")
+        os.chown(place, *owner)
 
 
 def _own_mounts(container: Container) -> Path:
     place = container.root / "mounts"
-    place.mkdir(mode=0o710, exist_ok=True)
+    place.mkdir(mode=0o711, exist_ok=True)
     return place
 
 
@@ -276,5 +277,6 @@ def _release_mounts(engine: Engine, container: Container) -> None:
         return
     for entry in place.iterdir():
         with contextlib.suppress(OSError):
-            umount(entry, UnmountFlags.NOFOLLOW | UnmountFlags.DETACH)
+            while True:  # A start that was cut off may have left its own below.
+                umount(entry, UnmountFlags.NOFOLLOW | UnmountFlags.DETACH)
     container.record.ShmPath = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -40,20 +41,28 @@ def joined_container(container: Container) -> str:
     return name if kind == "container" else ""
 
 
-def network_of_user_namespace(container: Container) -> bool:
+def network_of_user_namespace(engine: Engine, container: Container) -> bool:
     """Whether the network namespace must be made by the runtime.
 
     A remapped container must own its network namespace, or it can neither set sysctls nor mount sysfs; the
     kernel gives it to the user namespace of whoever unshares it, so the runtime has to.
     """
-    del container
-    return False
+    return engine.is_remapped(container.host_config) and not joined_container(container)
 
 
-async def initialize_networking(
-    engine: Engine, container: Container, namespace_of: int | None = None
-) -> str | None:
-    """Give the container its network. Returns the path of its namespace, None for the machine's own.
+def prepare_network_files(engine: Engine, container: Container) -> None:
+    """Make the files that are mounted before a network that comes late can fill them."""
+    record = container.record
+    record.HostnamePath, record.HostsPath, record.ResolvConfPath = (
+        str(container.root / name) for name in ("hostname", "hosts", "resolv.conf")
+    )
+    for path in (record.HostnamePath, record.HostsPath, record.ResolvConfPath):
+        Path(path).touch(mode=0o644)
+        os.chown(path, *engine.remapping.root)
+
+
+async def initialize_networking(engine: Engine, container: Container, namespace_of: int | None = None) -> str:
+    """Give the container its network. Returns the path of its namespace, or "host".
 
     `namespace_of`: a process whose network namespace is taken instead of a new one.
     """
@@ -68,10 +77,10 @@ async def initialize_networking(
     sandbox, _ = await asyncio.gather(
         allocate_network(engine, container, namespace_of), build_hostname_file(container)
     )
-    return None if mode == "host" else str(sandbox.key)
+    return "host" if mode == "host" else str(sandbox.key)
 
 
-def _share_network(engine: Engine, container: Container) -> str | None:
+def _share_network(engine: Engine, container: Container) -> str:
     """Use the sandbox, the files and the name of the container that is joined."""
     other = networked_container(engine, container)
     container.record.HostnamePath = other.record.HostnamePath
@@ -80,7 +89,7 @@ def _share_network(engine: Engine, container: Container) -> str | None:
     container.config.Hostname = other.config.Hostname
     container.config.Domainname = other.config.Domainname
     if network_mode(other) == "host":
-        return None
+        return "host"
     sandbox = engine.networks.sandbox(other.id)
     if sandbox is None:
         raise Conflict(f"cannot join network of a non running container: {other.id}")

@@ -137,11 +137,8 @@ async def network_connect(
         if networks is None:
             networks = container.networks.Networks = {}
         known = networks.get(network.name)
-        if known is not None and ((container.state.Running and known.EndpointID) or settings is None):
-            if container.state.Running:
-                raise Forbidden(
-                    f"endpoint with name {container.name} already exists in network {network.name}"
-                )
+        if known is not None and known.EndpointID:
+            raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         endpoint = codec.convert(codec.to_plain(settings or EndpointSettings()), RecordEndpoint)
         endpoint.DesiredMacAddress, endpoint.MacAddress = endpoint.MacAddress, ""
         endpoint.NetworkID = network.id
@@ -238,7 +235,10 @@ def _pool(asked: IPAMConfig) -> IPAMPool:
     )
 
 
-SHARED_NAMESPACE = "container sharing network namespace with another container or host cannot be connected to any other network"
+SHARED_NAMESPACE = (
+    "container sharing network namespace with another container or host "
+    "cannot be connected to any other network"
+)
 PRIVATE_NAMESPACE = (
     "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 )
@@ -260,8 +260,8 @@ def _refuse_foreign_mode(container: Container, network: Network) -> None:
 
 def _matches(network: Network, filters: Filters) -> bool:
     checks: dict[str, Callable[[str], bool]] = {
-        "driver": lambda value: network.driver == value,
-        "id": lambda value: network.id.startswith(value),
+        "driver": network.driver.__eq__,
+        "id": network.id.startswith,
         "name": lambda value: value in network.name,
         "scope": lambda value: network.scope == value,
         "type": lambda value: (value == "builtin") == (network.name in PREDEFINED),

@@ -11,6 +11,7 @@ from pathlib import Path
 from longshore.config import Config
 from longshore.containers.store import ContainerStore
 from longshore.engine.engine import Engine
+from longshore.engine.userns import NOT_REMAPPED, Remapping
 from longshore.errors import InvalidParameter
 from longshore.events import EventBus
 from longshore.images.service import ImageService
@@ -29,7 +30,7 @@ DEFAULT_BRIDGE = "docker0"
 log = logging.getLogger(__name__)
 
 
-async def build_engine(config: Config, identity: str) -> Engine:
+async def build_engine(config: Config, identity: str, remapping: Remapping = NOT_REMAPPED) -> Engine:
     """Every part, ready to be restored; containerd is started or found.
 
     Raises EngineError or OSError if a part cannot be had: nothing has been changed then but directories.
@@ -39,7 +40,12 @@ async def build_engine(config: Config, identity: str) -> Engine:
     host, layers = await asyncio.gather(
         asyncio.to_thread(discover, _cgroup_driver(config)),
         asyncio.to_thread(
-            LayerStore, root, config.storage_driver or None, storage_options=config.storage_opts
+            LayerStore,
+            root,
+            config.storage_driver or None,
+            remapping.uids,
+            remapping.gids,
+            storage_options=config.storage_opts,
         ),
     )
     _warn_of_limits(host)
@@ -68,13 +74,14 @@ async def build_engine(config: Config, identity: str) -> Engine:
         containers=ContainerStore(root / "containers"),
         images=await asyncio.to_thread(ImageService, root, layers),
         layers=layers,
-        volumes=VolumeService(root / "volumes", volume_event),
+        volumes=VolumeService(root / "volumes", volume_event, remapping.root),
         networks=NetworkController(network_config(config)),
         runtime=runtime,
         pump=LogPump(),
         events=events,
         traces=TraceStore(),
         seccomp_profile=seccomp,
+        remapping=remapping,
     )
 
 

@@ -10,7 +10,7 @@ from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.links import link_environment
 from longshore.errors import Conflict, EngineError, InvalidParameter, System
-from longshore.oci.input import ResolvedMount, SpecInput
+from longshore.oci.input import IDMap, ResolvedMount, SpecInput
 from longshore.oci.spec import create_spec, encode_spec
 from longshore.runtime.task import RuntimeOptions
 from longshore.types.container import Ulimit
@@ -23,7 +23,7 @@ BUILT_IN = ("runc", "io.containerd.runc.v2", "crun")
 async def build_spec(
     engine: Engine, container: Container, rootfs: Path, mounts: list[ResolvedMount], network: str | None
 ) -> bytes:
-    """The container's config.json. `network` is its network namespace's path, None the machine's own.
+    """The container's config.json. `network` is its network namespace's path, "host", or None for a new one.
 
     Raises System for what cannot be done: the request to start is as good as ever.
     """
@@ -51,10 +51,13 @@ def spec_input(
         hosts_path=record.HostsPath,
         resolv_conf_path=record.ResolvConfPath,
         shm_path=_shm_path(engine, container),
-        network_namespace=network or "host",
+        network_namespace=network,
         pid_namespace=_namespace(engine, container, host_config.PidMode, "pid"),
         ipc_namespace=_namespace(engine, container, host_config.IpcMode, "ipc"),
         uts_namespace="host" if host_config.UTSMode == "host" else None,
+        user_namespace=_user_namespace(engine, container),
+        uid_mappings=tuple(IDMap(*line) for line in engine.remapping.uids),
+        gid_mappings=tuple(IDMap(*line) for line in engine.remapping.gids),
         path=record.Path,
         args=tuple(record.Args),
         default_cgroup_parent=config.cgroup_parent,
@@ -104,6 +107,17 @@ def _namespace(engine: Engine, container: Container, mode: str, kind: str) -> st
             f"container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
         )
     return f"/proc/{other.state.Pid}/ns/{kind}"
+
+
+def _user_namespace(engine: Engine, container: Container) -> str | None:
+    """Where the user namespace comes from: one that is shared can only be entered through its owner."""
+    if not engine.is_remapped(container.host_config):
+        return "host"
+    host_config = container.host_config
+    for mode in (host_config.NetworkMode, host_config.IpcMode, host_config.PidMode):
+        if mode.startswith("container:"):
+            return _namespace(engine, container, mode, "user")
+    return None
 
 
 def _shm_path(engine: Engine, container: Container) -> str | None:

@@ -19,11 +19,13 @@ from longshore.containers.container import Container
 from longshore.engine.checkpoints import checkpoint_path
 from longshore.engine.cleanup import mount_rootfs, release_rootfs
 from longshore.engine.engine import Engine
+from longshore.engine.health import init_health_monitor
 from longshore.engine.logging_driver import open_log
 from longshore.engine.mounts import release_mounts, setup_mounts
 from longshore.engine.networking import (
     initialize_networking,
     network_of_user_namespace,
+    prepare_network_files,
     release_network,
 )
 from longshore.engine.restart_policy import cancel_restart
@@ -56,18 +58,27 @@ async def container_start(engine: Engine, name: str, checkpoint: str = "", check
     if checkpoint and not engine.config.experimental:
         raise InvalidParameter("checkpoint is only supported in experimental mode")
     container = engine.containers.get(name)
-    _check_state(container)
+    check_startable(container)
     # Settings were verified when the container was made; the host may have changed since.
     verify_container_settings(engine, container.host_config, None, update=False)
+    # A task of its own: a request that is cancelled must not break the start off halfway.
+    work = asyncio.create_task(_start_locked(engine, container, checkpoint, checkpoint_dir))
+    engine.background.add(work)
+    work.add_done_callback(engine.background.discard)
+    await asyncio.shield(work)
+
+
+async def _start_locked(engine: Engine, container: Container, checkpoint: str, checkpoint_dir: str) -> None:
     async with container.lock:
-        _check_state(container)
+        check_startable(container)
         await start_container(engine, container, checkpoint=checkpoint, checkpoint_dir=checkpoint_dir)
 
 
-def _check_state(container: Container) -> None:
+def check_startable(container: Container) -> None:
+    """Raises Conflict or NotModified if the container's state does not allow a start."""
     if container.state.Paused:
         raise Conflict("cannot start a paused container, try unpause instead")
-    if container.state.Running and not container.state.Restarting:
+    if container.state.Running:  # Also while it waits for its restart policy to start it again.
         raise NotModified(f"container {container.id} is already running")
     if container.state.RemovalInProgress or container.state.Dead or container.removed:
         raise Conflict("container is marked for removal and cannot be started")
@@ -105,6 +116,7 @@ async def start_container(
                 raise
             raise System(str(exc)) from exc
     container.set_running(pid)
+    init_health_monitor(engine, container)
     engine.log_container_event(container, "start")
     engine.spawn(engine.containers.save(container), f"record of {container.id[:12]}")
 
@@ -112,6 +124,8 @@ async def start_container(
 async def _start_steps(
     engine: Engine, container: Container, undo: AsyncExitStack, checkpoint: str, checkpoint_dir: str
 ) -> int:
+    runtime = runtime_options(engine, container)
+    restored_from = checkpoint_path(container, checkpoint, checkpoint_dir)
     rootfs, mounts, network = await beside(
         _mount(engine, container, undo),
         _setup_mounts(engine, container, undo),
@@ -123,7 +137,11 @@ async def _start_steps(
     with span("log driver"):
         driver = open_log(engine, container)
 
+    attached = False
+
     def attach(stdio: Stdio) -> None:
+        nonlocal attached
+        attached = True
         streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
 
     # Written beside the runtime's work: a crash from here on finds the network it has to clean up.
@@ -137,23 +155,27 @@ async def _start_steps(
                 spec,
                 stdin=container.config.OpenStdin,
                 terminal=container.config.Tty,
-                runtime=runtime_options(engine, container),
+                runtime=runtime,
                 attach=attach,
-                checkpoint=checkpoint_path(container, checkpoint, checkpoint_dir),
+                checkpoint=restored_from,
             )
-    except EngineError as exc:
+    except BaseException as exc:
         streams.stop()
-        raise translate_start_error(container.record.Path, exc) from exc
+        if driver is not None and not attached:
+            driver.close()
+        if isinstance(exc, EngineError):
+            raise translate_start_error(container.record.Path, exc) from exc
+        raise
     undo.push_async_callback(_delete_task, engine, container)
-    if network_of_user_namespace(container):
+    if network_of_user_namespace(engine, container):
         with span("network"):
             await initialize_networking(engine, container, namespace_of=pid)
+    await saved  # before the process runs: whoever takes it back needs to know its network
     try:
         with span("runtime start"):
             await engine.runtime.start(container.id)
     except EngineError as exc:
         raise translate_start_error(container.record.Path, exc) from exc
-    await saved
     return pid
 
 
@@ -173,7 +195,8 @@ async def _setup_mounts(engine: Engine, container: Container, undo: AsyncExitSta
 async def _initialize_networking(engine: Engine, container: Container, undo: AsyncExitStack) -> Any:
     with span("network"):
         undo.push_async_callback(release_network, engine, container)
-        if network_of_user_namespace(container):
+        if network_of_user_namespace(engine, container):
+            prepare_network_files(engine, container)
             return None
         return await initialize_networking(engine, container)
 
@@ -191,12 +214,9 @@ async def _start_failed(engine: Engine, container: Container, error: BaseExcepti
     container.set_start_failed(code, str(error) or type(error).__name__)
     await engine.containers.save(container)
     if container.host_config.AutoRemove:
-        from longshore.engine.remove import container_remove
+        from longshore.engine.exit import auto_remove
 
-        engine.spawn(
-            container_remove(engine, container.id, force=True, volumes=True),
-            f"removal of {container.id[:12]}",
-        )
+        engine.spawn(auto_remove(engine, container), f"removal of {container.id[:12]}")
 
 
 class StartError(InvalidParameter):

@@ -27,6 +27,7 @@ def verify_container_settings(
         config=config,
         runtimes={*BUILT_IN, *engine.config.runtimes},
         update=update,
+        remapped=bool(engine.remapping.uids),
     )
 
 

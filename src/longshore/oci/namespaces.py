@@ -34,8 +34,8 @@ def namespaces(container: SpecInput, host: HostFacts) -> list[dict[str, str]]:
 
 
 def id_mappings(container: SpecInput) -> dict[str, list[dict[str, int]]]:
-    """`uidMappings` and `gidMappings` of a user namespace that is to be made; empty otherwise."""
-    if not remapped(container) or container.user_namespace not in (None, "host"):
+    """`uidMappings` and `gidMappings` of the user namespace, also of one that is joined; empty without one."""
+    if not remapped(container):
         return {}
     return {
         "uidMappings": [_mapping(entry) for entry in container.uid_mappings],

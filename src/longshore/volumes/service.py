@@ -6,6 +6,7 @@ that mount something. Labels, which dockerd keeps in a database of its own, lie 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,13 +31,17 @@ class VolumeService:
     """All volumes below one directory. Methods block on the disk only; call the slow ones in a thread."""
 
     def __init__(
-        self, root: Path, on_event: Callable[[str, str, dict[str, str]], None] | None = None
+        self,
+        root: Path,
+        on_event: Callable[[str, str, dict[str, str]], None] | None = None,
+        owner: tuple[int, int] = (0, 0),
     ) -> None:
-        """`root` is `<data root>/volumes`.
+        """`root` is `<data root>/volumes`; new volumes belong to `owner`, the host ids of containers' root.
 
         `on_event(action, name, attributes)` hears of create, mount, unmount and destroy.
         """
         self._root = root
+        self._owner = owner
         self._on_event = on_event or (lambda action, name, attributes: None)
         self._records: dict[str, record.VolumeRecord] = {}
         self._references: dict[str, set[str]] = {}
@@ -213,6 +218,7 @@ class VolumeService:
             try:
                 (directory / "_data").mkdir()
                 (directory / "_data").chmod(0o755)
+                os.chown(directory / "_data", *self._owner)
                 record.save(directory, entry)
             except BaseException:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -278,8 +284,6 @@ def directory_size(path: Path) -> int:
 
 
 def _walk(path: Path) -> Iterable[tuple[Path, list[str], list[str]]]:
-    import os
-
     for directory, directories, files in os.walk(path):
         yield Path(directory), directories, files
 

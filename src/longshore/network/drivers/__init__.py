@@ -48,7 +48,7 @@ class Driver(Protocol):
         """Make good what a running container's endpoint needs outside its namespace."""
 
     def disconnect(self, network: Network, endpoint: Endpoint) -> None:
-        """Begin to undo `connect`: nobody reaches the endpoint's ports any more. What is gone is passed over."""
+        """Begin to undo `connect`: nobody reaches the endpoint's ports any more."""
 
     def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Undo the rest, which may take its time; until then the endpoint's addresses are not free."""

@@ -33,6 +33,7 @@ from longshore.runtime.task import (
     TaskInfo,
     TaskRuntime,
 )
+from longshore.tracing import span
 
 
 class ContainerdRuntime(TaskRuntime):
@@ -113,7 +114,8 @@ class ContainerdRuntime(TaskRuntime):
         process = self._processes.add(Process(id, ""))
         try:
             client = await self._connection.client()
-            await self._create_container(client, id, spec, runtime, labels or {})
+            with span("containerd container"):
+                await self._create_container(client, id, spec, runtime, labels or {})
             try:
                 with self._streams(process, stdin=stdin, terminal=terminal, attach=attach) as pipes:
                     request = pb.CreateTaskRequest(
@@ -124,7 +126,8 @@ class ContainerdRuntime(TaskRuntime):
                         terminal=terminal,
                         options=runc_options(runtime, checkpoint) if checkpoint else None,
                     )
-                    reply = await to_its_end(client.create(request))
+                    with span("containerd task"):
+                        reply = await to_its_end(client.create(request))
             except BaseException as exc:
                 process.exit = ExitStatus(128 + SIGKILL, 0)  # its end is nobody's news
                 await asyncio.shield(self._undo(id))
@@ -315,11 +318,13 @@ class ContainerdRuntime(TaskRuntime):
             await client.container_create(request)
         except Conflict:
             # Left over by an engine that died: in the way only if it still runs.
+            created = False
             with contextlib.suppress(NotFound):
                 found = (await client.get(pb.ProcessRequest(container_id=id))).process
-                if found.status != pb.STATUS_STOPPED:
+                created = found.status == pb.STATUS_CREATED
+                if found.status != pb.STATUS_STOPPED and not created:
                     raise Conflict(f"Container {id} is already active") from None
-            await self._remove(client, id, force=False)
+            await self._remove(client, id, force=created)
             await client.container_create(request)
 
     async def _remove(self, client: Client, id: str, *, force: bool) -> ExitStatus | None:
