@@ -21,7 +21,6 @@ from msgspec.structs import replace
 
 from longshore.config import Config
 from longshore.containers.store import write_atomically
-from longshore.engine.engine import Engine
 from longshore.engine.exit import on_task_event
 from longshore.engine.parts import build_engine
 from longshore.engine.reload import reload_configuration

@@ -11,8 +11,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from longshore.containers.container import Container
 from longshore.containers.record import ContainerRecord
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
@@ -95,31 +93,37 @@ class ContainerStore:
         self.release_name(container.name, container.id)
 
     async def save(self, container: Container) -> None:
-        """Write both files of the container as it is now. Raises OSError."""
+        """Write what changed of the container since it was last written. Raises OSError."""
         async with container.save_lock:
             if container.removed:
                 return
-            record = codec.encode(container.record)
-            host_config = codec.encode(container.host_config)
-            await asyncio.to_thread(_write_files, container.root, record, host_config)
+            files = (codec.encode(container.record), codec.encode(container.host_config))
+            if files == container.saved:
+                return
+            # Whatever a failed write leaves, the next save writes all of it.
+            before, container.saved = container.saved, (b"", b"")
+            await asyncio.to_thread(_write_files, container.root, files, before)
+            container.saved = files
 
-    async def load(self) -> list[str]:
-        """Read every container from disk. Returns the directories that could not be read, with the reason."""
+    async def load(self) -> dict[str, str]:
+        """Read every container from disk. Returns the ids of those that cannot be read, and why."""
         found, problems = await asyncio.to_thread(_read_all, self.root)
         for container in found:
             try:
                 self.reserve_name(container.name, container.id)
             except EngineError as exc:
-                problems.append(f"{container.id}: {exc}")
+                problems[container.id] = str(exc)
                 continue
             self.add(container)
         return problems
 
 
-def _write_files(root: Path, record: bytes, host_config: bytes) -> None:
-    root.mkdir(mode=0o710, parents=True, exist_ok=True)
-    write_atomically(root / "hostconfig.json", host_config, 0o600)
-    write_atomically(root / "config.v2.json", record, 0o600)
+def _write_files(root: Path, files: tuple[bytes, bytes], before: tuple[bytes, bytes]) -> None:
+    record, host_config = files
+    if host_config != before[1]:
+        write_atomically(root / "hostconfig.json", host_config, 0o600)
+    if record != before[0]:
+        write_atomically(root / "config.v2.json", record, 0o600)
 
 
 def write_atomically(path: Path, content: bytes, mode: int) -> None:
@@ -133,9 +137,9 @@ def write_atomically(path: Path, content: bytes, mode: int) -> None:
     temporary.rename(path)
 
 
-def _read_all(root: Path) -> tuple[list[Container], list[str]]:
+def _read_all(root: Path) -> tuple[list[Container], dict[str, str]]:
     found: list[Container] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     with contextlib.suppress(FileNotFoundError):
         for directory in sorted(root.iterdir()):
             if not re.fullmatch(r"[0-9a-f]{64}", directory.name):
@@ -146,8 +150,8 @@ def _read_all(root: Path) -> tuple[list[Container], list[str]]:
                 continue
             try:
                 found.append(_read(directory))
-            except (OSError, EngineError, msgspec.DecodeError) as exc:
-                problems.append(f"{directory.name}: {exc}")
+            except Exception as exc:  # whatever is damaged, the others come up
+                problems[directory.name] = str(exc) or type(exc).__name__
     return found, problems
 
 
@@ -155,5 +159,10 @@ def _read(directory: Path) -> Container:
     record = codec.decode((directory / "config.v2.json").read_bytes(), ContainerRecord)
     if directory.name != record.ID:
         raise InvalidParameter(f"the record is of container {record.ID}")
-    host_config = codec.decode((directory / "hostconfig.json").read_bytes(), HostConfig)
+    try:
+        host_config = codec.decode((directory / "hostconfig.json").read_bytes(), HostConfig)
+    except FileNotFoundError:
+        if not record.State.Dead:
+            raise
+        host_config = HostConfig()  # Its removal was cut off, and is about to go on.
     return Container(record, host_config, directory)

@@ -14,6 +14,7 @@ from longshore.containers.container import Container, now, rfc3339_ns
 from longshore.engine.cleanup import release_resources
 from longshore.engine.engine import Engine
 from longshore.engine.exec import end_execs, on_exec_exit
+from longshore.engine.health import stop_health_monitor
 from longshore.engine.restart_policy import arm_restart, should_restart
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.task import TaskEvent
@@ -36,8 +37,6 @@ def on_task_event(engine: Engine, event: TaskEvent) -> None:
     elif event.kind == "oom":
         container.state.OOMKilled = True
         engine.log_container_event(container, "oom")
-    elif event.kind in ("paused", "resumed"):
-        container.state.Paused = event.kind == "paused"
 
 
 async def _exited(engine: Engine, container: Container, event: TaskEvent) -> None:
@@ -47,39 +46,53 @@ async def _exited(engine: Engine, container: Container, event: TaskEvent) -> Non
         await handle_exit(engine, container, event.exit_code, event.exited_at)
 
 
-async def handle_exit(engine: Engine, container: Container, exit_code: int, exited_at: int) -> None:
+async def handle_exit(
+    engine: Engine, container: Container, exit_code: int, exited_at: int, *, may_restart: bool = True
+) -> None:
     """Bring a container whose process has ended to rest. The caller holds its lock.
 
-    `exited_at` is in nanoseconds since the epoch, 0 if it is not known.
+    `exited_at` is in nanoseconds since the epoch, 0 if it is not known. Without `may_restart` the container
+    stops whatever its restart policy says.
     """
-    oom_killed = container.state.OOMKilled
-    run_time = max(0, (exited_at or time.time_ns()) - _nanoseconds(container.state.StartedAt))
+    run_time = max(0, (exited_at or time.time_ns()) - nanoseconds(container.state.StartedAt))
+    finished_at = rfc3339_ns(exited_at) if exited_at else now()
+    stop_health_monitor(engine, container)
     end_execs(engine, container)
-    streams = engine.streams.get(container.id)
-    if streams is not None:
-        if not await streams.drained(OUTPUT_GRACE):
-            streams.stop()
+    # Kept before the runtime forgets it: a daemon that dies from here on leaves the code to the next.
+    container.state.ExitCode, container.state.FinishedAt = exit_code, finished_at
+    await asyncio.gather(_save(engine, container), _drain(engine, container))
     await release_resources(engine, container)
 
-    restart = should_restart(container, exit_code, shutting_down=engine.shutting_down)
-    finished_at = rfc3339_ns(exited_at) if exited_at else now()
+    restart = may_restart and should_restart(container, exit_code, shutting_down=engine.shutting_down)
     engine.log_container_event(
         container, "die", exitCode=str(exit_code), execDuration=str(run_time // 1_000_000_000)
     )
-    container.state.OOMKilled = oom_killed
     if restart:
         container.record.RestartCount += 1
         container.set_restarting(exit_code, finished_at)
-        await engine.containers.save(container)
         arm_restart(engine, container, run_time)
-        return
-    if container.host_config.AutoRemove and not container.keep_after_exit:
-        engine.spawn(_auto_remove(engine, container), f"removal of {container.id[:12]}")
-    container.set_stopped(exit_code, finished_at)
-    await engine.containers.save(container)
+    else:
+        if container.host_config.AutoRemove and not container.keep_after_exit:
+            engine.spawn(auto_remove(engine, container), f"removal of {container.id[:12]}")
+        container.set_stopped(exit_code, finished_at)
+    await _save(engine, container)
 
 
-async def _auto_remove(engine: Engine, container: Container) -> None:
+async def _drain(engine: Engine, container: Container) -> None:
+    streams = engine.streams.get(container.id)
+    if streams is not None and not await streams.drained(OUTPUT_GRACE):
+        streams.stop()
+
+
+async def _save(engine: Engine, container: Container) -> None:
+    try:
+        await engine.containers.save(container)
+    except OSError as exc:  # A full disk: the container must come to rest all the same.
+        log.error("container %s could not be saved: %s", container.id[:12], exc)
+
+
+async def auto_remove(engine: Engine, container: Container) -> None:
+    """Do what `--rm` asked for."""
     from longshore.engine.remove import container_remove
 
     try:
@@ -90,7 +103,8 @@ async def _auto_remove(engine: Engine, container: Container) -> None:
         log.error("can't remove container %s: %s", container.id, exc)
 
 
-def _nanoseconds(moment: str) -> int:
+def nanoseconds(moment: str) -> int:
+    """A time as Docker writes it, in nanoseconds since the epoch; 0 and less for "never"."""
     from datetime import datetime
 
     whole, _, fraction = moment.removesuffix("Z").partition(".")
@@ -98,8 +112,8 @@ def _nanoseconds(moment: str) -> int:
     return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 
-async def wait_for_exits(engine: Engine) -> None:
-    """Wait until every exit that was told of has been dealt with."""
+async def wait_for_exits(engine: Engine, timeout: float) -> None:
+    """Wait, at most `timeout` seconds, until every exit that was told of has been dealt with."""
     exits = [task for task in engine.background if task.get_name().startswith("exit of ")]
     if exits:
-        await asyncio.wait(exits)
+        await asyncio.wait(exits, timeout=timeout)

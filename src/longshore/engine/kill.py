@@ -43,8 +43,10 @@ async def send_signal(engine: Engine, container: Container, number: int) -> None
         ends = stop_signal is None or number in (signals.SIGKILL, stop_signal)
         if ends:
             container.stop_requested = True
-        if not engine.shutting_down:
+        if not engine.shutting_down and not container.record.HasBeenManuallyStopped:
             container.record.HasBeenManuallyStopped = True
+            # The next daemon must not start again what was being stopped when this one died.
+            await engine.containers.save(container)
         if container.state.Restarting:
             # Between two runs there is no process: not starting the next is the kill.
             cancel_restart(container)

@@ -9,7 +9,8 @@ import logging
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.kill import kill_and_wait
-from longshore.engine.mounts import release_mount_points
+from longshore.engine.mounts import release_mount_points, release_mounts
+from longshore.engine.networking import release_network
 from longshore.engine.restart_policy import cancel_restart
 from longshore.errors import Conflict, EngineError, NotFound, System
 from longshore.layers.remove import remove_tree
@@ -59,6 +60,7 @@ async def _remove(engine: Engine, container: Container, name: str, *, force: boo
         if container.removed:
             raise NotFound(f"No such container: {name}")
         cancel_restart(container)
+        # From here on it is known on disk that it has to go, and a daemon that is restarted goes on with it.
         container.state.Dead = True
         await engine.containers.save(container)
         try:
@@ -76,8 +78,17 @@ async def _remove_everything(engine: Engine, container: Container, *, volumes: b
     streams = engine.streams.pop(container.id, None)
     if streams is not None:
         streams.stop()
-    await asyncio.to_thread(_remove_files, engine, container)
+    if container.task_deletion is not None:
+        await asyncio.shield(container.task_deletion)
+    # A start or an exit that was cut off, or for which containerd was away, may have left any of these.
+    with contextlib.suppress(NotFound):
+        await engine.runtime.delete(container.id)
+    await release_network(engine, container)
+    await release_mounts(engine, container)
     await release_mount_points(engine, container, remove_anonymous=volumes)
+    async with container.save_lock:  # A save that comes late must not write into what is gone.
+        await asyncio.to_thread(_remove_files, engine, container)
+        container.removed = True
     engine.containers.forget(container)
     engine.traces.forget(container.id)
 

@@ -23,11 +23,14 @@ log = logging.getLogger(__name__)
 
 def should_restart(container: Container, exit_code: int, *, shutting_down: bool) -> bool:
     """Whether the policy asks for another start after this exit."""
-    if shutting_down or container.record.HasBeenManuallyStopped or container.stop_requested:
+    if shutting_down or container.stop_requested:
         return False
     policy = container.host_config.RestartPolicy
-    if policy.Name in ("always", "unless-stopped"):
+    if policy.Name == "always":
         return True
+    if policy.Name == "unless-stopped":
+        # Any signal that a user sent counts as the wish to stop, as in dockerd.
+        return not container.record.HasBeenManuallyStopped
     if policy.Name == "on-failure" and exit_code != 0:
         return policy.MaximumRetryCount == 0 or container.record.RestartCount < policy.MaximumRetryCount
     return False
@@ -52,7 +55,7 @@ async def _restart(engine: Engine, container: Container, delay: float) -> None:
         if container.restart_task is not asyncio.current_task() or not container.state.Restarting:
             return
         container.restart_task = None
-        if engine.shutting_down or container.record.HasBeenManuallyStopped:
+        if engine.shutting_down or container.stop_requested:
             container.set_stopped(container.state.ExitCode, container.state.FinishedAt)
             await engine.containers.save(container)
             return

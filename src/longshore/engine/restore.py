@@ -10,57 +10,69 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+import re
+import signal
+from collections.abc import Collection, Mapping
 
-from longshore.containers.container import Container
-from longshore.engine.cleanup import mount_rootfs
+from longshore.containers.container import Container, rfc3339_ns
+from longshore.engine.cleanup import mount_rootfs, release_resources
 from longshore.engine.engine import Engine
-from longshore.engine.exit import handle_exit
+from longshore.engine.exit import handle_exit, nanoseconds
+from longshore.engine.health import init_health_monitor
 from longshore.engine.logging_driver import open_log
-from longshore.engine.mounts import reference_volumes, remount
-from longshore.engine.networking import joined_container, network_mode
+from longshore.engine.mounts import reference_volumes, release_mounts, remount
+from longshore.engine.networking import clear_operational_data, joined_container, network_mode
 from longshore.engine.remove import container_remove
 from longshore.engine.start import start_container
-from longshore.errors import EngineError, NotFound
+from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.task import Stdio, TaskInfo
 
 EXIT_UNKNOWN = 255
 """Exit code of a container whose end nobody saw, e.g. through a power cut; Docker's."""
+
+PARALLEL_STARTS = 4
 
 log = logging.getLogger(__name__)
 
 
 async def restore(engine: Engine) -> None:
     """Bring memory, disk and kernel into agreement. Called once, before the API is served."""
-    for problem in await engine.containers.load():
-        log.error("a container could not be loaded: %s", problem)
+    damaged = await engine.containers.load()
+    for id, problem in damaged.items():
+        log.error("container %s could not be loaded: %s", id, problem)
+    # Held until each is restored: an exit that is told of meanwhile must find what the list of tasks led to.
+    for container in engine.containers:
+        await container.lock.acquire()
     tasks = {task.id: task for task in await engine.runtime.tasks()}
     alive = {id for id, task in tasks.items() if task.status in ("running", "paused")}
-    await engine.networks.start(_active_sandboxes(engine, alive))
+    await engine.networks.start(_active_sandboxes(engine, alive, damaged.keys()))
     for container in engine.containers:
         reference_volumes(engine, container)
     await asyncio.gather(*(_restore_one(engine, container, tasks) for container in engine.containers))
-    await _delete_strangers(engine, tasks)
+    await _delete_strangers(engine, tasks, damaged.keys())
     active = {container.id for container in engine.containers if container.state.Running}
-    await asyncio.to_thread(engine.layers.cleanup_stale, active)
+    await asyncio.to_thread(engine.layers.cleanup_stale, active | damaged.keys())
+    await asyncio.to_thread(_release_orphaned_layers, engine, damaged.keys())
     await asyncio.to_thread(engine.layers.cleanup_orphans)
     await _finish_removals(engine)
-    for container in engine.containers:
-        container.restart_delay = 0.0
 
 
 async def start_by_policy(engine: Engine) -> None:
     """Start the containers whose restart policy asks for it, those they share a network with first."""
     waiting = [container for container in engine.containers if _starts_by_itself(container)]
-    waiting.sort(key=lambda container: bool(joined_container(container)))
-    for container in waiting:
-        async with container.lock:
-            if container.state.Running or container.removed:
-                continue
+    turns = asyncio.Semaphore(PARALLEL_STARTS)
+
+    async def start(container: Container) -> None:
+        async with turns, container.lock:
+            if engine.shutting_down or container.state.Running or container.state.Dead or container.removed:
+                return
             try:
-                await start_container(engine, container, reset_restart_manager=False)
+                await start_container(engine, container)
             except EngineError as exc:
                 log.error("failed to start container %s: %s", container.id[:12], exc)
+
+    for joined in (False, True):
+        await asyncio.gather(*(start(each) for each in waiting if bool(joined_container(each)) is joined))
 
 
 def _starts_by_itself(container: Container) -> bool:
@@ -80,9 +92,9 @@ def _starts_by_itself(container: Container) -> bool:
     return False
 
 
-def _active_sandboxes(engine: Engine, alive: set[str]) -> dict[str, str]:
+def _active_sandboxes(engine: Engine, alive: set[str], damaged: Collection[str]) -> dict[str, str]:
     """The namespaces that running containers live in, by container id."""
-    active = {}
+    active = {id: "" for id in alive if id in damaged}
     for container in engine.containers:
         if container.id in alive and not joined_container(container):
             active[container.id] = container.networks.SandboxKey
@@ -93,15 +105,26 @@ def _active_sandboxes(engine: Engine, alive: set[str]) -> dict[str, str]:
 
 
 async def _restore_one(engine: Engine, container: Container, tasks: Mapping[str, TaskInfo]) -> None:
-    async with container.lock:
-        task = tasks.get(container.id)
-        try:
-            if task is not None and task.status in ("running", "paused"):
-                await _take_back(engine, container, task)
-            elif container.state.Running or task is not None:
-                await _bury(engine, container, task)
-        except (OSError, EngineError) as exc:
-            log.error("container %s could not be restored: %s", container.id[:12], exc, exc_info=exc)
+    """Restore under the container's lock, which is held already, and let go of it."""
+    task = tasks.get(container.id)
+    try:
+        if task is not None and task.status in ("running", "paused"):
+            await _take_back(engine, container, task)
+        elif container.state.Restarting:
+            await _end_restarting(engine, container)
+        elif container.state.Running or (task is not None and _unheard_of(container, task)):
+            await _bury(engine, container, task)
+        else:
+            await _release_left_over(engine, container, task)
+    except Exception:
+        log.exception("container %s could not be restored", container.id[:12])
+    finally:
+        container.lock.release()
+
+
+def _unheard_of(container: Container, task: TaskInfo) -> bool:
+    """Whether the task ran and ended without any record of it."""
+    return task.status == "stopped" and task.exited_at > nanoseconds(container.state.FinishedAt)
 
 
 async def _take_back(engine: Engine, container: Container, task: TaskInfo) -> None:
@@ -112,8 +135,11 @@ async def _take_back(engine: Engine, container: Container, task: TaskInfo) -> No
         container.set_running(task.pid)
     state.Restarting = False
     state.Paused = task.status == "paused"
-    await mount_rootfs(engine, container)
-    await remount(engine, container)
+    try:
+        await mount_rootfs(engine, container)
+        await remount(engine, container)
+    except (OSError, EngineError) as exc:
+        log.error("container %s runs on with a damaged file system: %s", container.id[:12], exc)
     streams = engine.streams_of(container)
     streams.on_stdin_closed = lambda: engine.runtime.close_stdin(container.id)
     driver = open_log(engine, container)
@@ -124,13 +150,22 @@ async def _take_back(engine: Engine, container: Container, task: TaskInfo) -> No
     await engine.runtime.reattach(
         container.id, stdin=container.config.OpenStdin, terminal=container.config.Tty, attach=attach
     )
+    init_health_monitor(engine, container)
     await engine.containers.save(container)
     log.info("container %s runs on as process %d", container.id[:12], task.pid)
 
 
 async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> None:
     """The task ended while nobody looked: read what output is left, then treat it as any exit."""
-    code, exited_at = (task.exit_code, task.exited_at) if task is not None else (EXIT_UNKNOWN, 0)
+    code, exited_at = EXIT_UNKNOWN, 0
+    if task is not None and task.status == "stopped":
+        code, exited_at = task.exit_code, task.exited_at
+    elif (finished := nanoseconds(container.state.FinishedAt)) > nanoseconds(container.state.StartedAt):
+        # The last daemon died while it dealt with the exit.
+        code, exited_at = container.state.ExitCode, finished
+    if not container.state.Running:
+        assert task is not None
+        container.set_running(task.pid, rfc3339_ns(exited_at))  # when it began, nobody knows
     if task is not None:
         streams = engine.streams_of(container)
         driver = open_log(engine, container)
@@ -142,31 +177,62 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
             await engine.runtime.reattach(
                 container.id, stdin=False, terminal=container.config.Tty, attach=attach
             )
-    if not container.state.Running:
-        # A start that was cut off between create and start: it never ran.
+    await handle_exit(engine, container, code, exited_at, may_restart=False)
+
+
+async def _end_restarting(engine: Engine, container: Container) -> None:
+    """The container was between two runs: `start_by_policy` decides about the next one."""
+    await release_resources(engine, container)
+    container.set_stopped(container.state.ExitCode, container.state.FinishedAt)
+    await engine.containers.save(container)
+
+
+async def _release_left_over(engine: Engine, container: Container, task: TaskInfo | None) -> None:
+    """The container does not run: nothing may be left of a start or an exit that was cut off."""
+    if task is not None:
         await engine.runtime.delete(container.id)
-        return
-    container.state.Running = True
-    await handle_exit(engine, container, code, exited_at)
+    await release_mounts(engine, container)
+    clear_operational_data(container)
 
 
-async def _delete_strangers(engine: Engine, tasks: Mapping[str, TaskInfo]) -> None:
+async def _delete_strangers(engine: Engine, tasks: Mapping[str, TaskInfo], damaged: Collection[str]) -> None:
     """Tasks of containers that no longer exist: what a removal that was cut off left behind."""
     for id in tasks:
-        if engine.containers.find(id) is None:
+        # One whose record is damaged goes on: it may be mended, and taken back by the next daemon.
+        if engine.containers.find(id) is None and id not in damaged:
             log.warning("task %s belongs to no container; deleting it", id[:12])
             with contextlib.suppress(EngineError):
-                await engine.runtime.kill(id, 9)
-            with contextlib.suppress(EngineError):
-                await engine.runtime.delete(id)
+                await engine.runtime.kill(id, signal.SIGKILL, all=True)
+            engine.spawn(_delete_task(engine, id), f"deletion of task {id[:12]}")
+
+
+async def _delete_task(engine: Engine, id: str) -> None:
+    for _ in range(50):
+        try:
+            await engine.runtime.delete(id)
+            return
+        except Conflict:  # It has not died yet.
+            await asyncio.sleep(0.1)
+
+
+def _release_orphaned_layers(engine: Engine, damaged: Collection[str]) -> None:
+    """Writable layers of containers that a create had no time to record."""
+    for layer in engine.layers.rw_layers():
+        # Other names are not a container's: BuildKit, in dockerd, keeps its own here.
+        if not re.fullmatch("[0-9a-f]{64}", layer.name) or layer.name in damaged:
+            continue
+        if engine.containers.find(layer.name) is None:
+            try:
+                engine.layers.release_rw_layer(layer)
+            except (OSError, EngineError) as exc:
+                log.error("layer of container %s could not be removed: %s", layer.name[:12], exc)
 
 
 async def _finish_removals(engine: Engine) -> None:
     for container in engine.containers:
         state = container.state
-        unfinished = state.RemovalInProgress or state.Dead
         state.RemovalInProgress = False
-        if not unfinished and not (container.host_config.AutoRemove and _ended(container)):
+        if not state.Dead and (state.Running or not container.host_config.AutoRemove):
             continue
         try:
             await container_remove(engine, container.id, force=True, volumes=container.host_config.AutoRemove)
@@ -174,7 +240,3 @@ async def _finish_removals(engine: Engine) -> None:
             continue
         except EngineError as exc:
             log.error("container %s could not be removed: %s", container.id[:12], exc)
-
-
-def _ended(container: Container) -> bool:
-    return not container.state.Running and container.record.HasBeenStartedBefore

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -114,7 +115,7 @@ async def start_container(
             await asyncio.shield(_start_failed(engine, container, exc))
             if isinstance(exc, EngineError) or not isinstance(exc, Exception):
                 raise
-            raise System(str(exc)) from exc
+            raise System(_words(exc)) from exc
     container.set_running(pid)
     init_health_monitor(engine, container)
     engine.log_container_event(container, "start")
@@ -211,12 +212,19 @@ async def _delete_task(engine: Engine, container: Container) -> None:
 async def _start_failed(engine: Engine, container: Container, error: BaseException) -> None:
     """Record why, with an exit code; a container that was to remove itself goes away."""
     code = getattr(error, "exit_code", 0) or EXIT_FAILED
-    container.set_start_failed(code, str(error) or type(error).__name__)
+    container.set_start_failed(code, _words(error))
     await engine.containers.save(container)
     if container.host_config.AutoRemove:
         from longshore.engine.exit import auto_remove
 
         engine.spawn(auto_remove(engine, container), f"removal of {container.id[:12]}")
+
+
+def _words(error: BaseException) -> str:
+    """What is told of an error: of the kernel's in its own words and with the path."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join([*([os.fspath(error.filename)] if error.filename else []), error.strerror.lower()])
+    return str(error) or type(error).__name__
 
 
 class StartError(InvalidParameter):

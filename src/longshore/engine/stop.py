@@ -34,7 +34,7 @@ async def container_restart(engine: Engine, name: str, signal: str = "", timeout
 
     Raises as stop and start do.
     """
-    from longshore.engine.start import start_container
+    from longshore.engine.start import check_startable, start_container
 
     container = engine.containers.get(name)
     container.keep_after_exit += 1
@@ -43,6 +43,7 @@ async def container_restart(engine: Engine, name: str, signal: str = "", timeout
             await stop_container(engine, container, signal, timeout)
         async with container.lock:
             if not container.state.Running:
+                check_startable(container)
                 await start_container(engine, container)
     finally:
         container.keep_after_exit -= 1
@@ -60,7 +61,7 @@ async def stop_container(
         timeout = DEFAULT_TIMEOUT
     gone = container.wait("not-running")
     container.stop_requested = True
-    with contextlib.suppress(Conflict):
+    with contextlib.suppress(Conflict):  # It ended by itself; if it was to be restarted, it is not now.
         await send_signal(engine, container, number)
         container.stop_requested = True
     try:
