@@ -96,8 +96,7 @@ def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> N
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             writer = os.open(name, flags, 0o600, dir_fd=target)
             try:
-                while os.copy_file_range(reader, writer, _CHUNK):
-                    pass
+                _copy_bytes(reader, writer)
                 _copy_metadata(reader, writer, status)
             finally:
                 os.close(writer)
@@ -107,6 +106,19 @@ def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> N
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+
+
+def _copy_bytes(reader: int, writer: int) -> None:
+    try:
+        while os.copy_file_range(reader, writer, _CHUNK):
+            pass
+    except OSError as exc:
+        # From one kind of file system to another, as from overlayfs to what carries the volumes, the kernel
+        # may refuse (copy_file_range(2), EXDEV). Both files are where the last success left them.
+        if exc.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        while os.sendfile(writer, reader, None, _CHUNK):
+            pass
 
 
 def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:
