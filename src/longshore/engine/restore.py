@@ -166,7 +166,7 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
     if not container.state.Running:
         assert task is not None
         container.set_running(task.pid, rfc3339_ns(exited_at))  # when it began, nobody knows
-    if task is not None:
+    if task is not None and task.status == "stopped":
         streams = engine.streams_of(container)
         driver = open_log(engine, container)
 

@@ -21,6 +21,7 @@ from longshore.runtime.containerd.client import (
 )
 from longshore.runtime.containerd.connection import Connection
 from longshore.runtime.containerd.events import catch_up, decode, task_info
+from longshore.runtime.containerd.orphans import Orphans
 from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 from longshore.runtime.containerd.supervisor import Supervisor
@@ -34,6 +35,9 @@ from longshore.runtime.task import (
     TaskRuntime,
 )
 from longshore.tracing import span
+
+SETTLING = 5.0
+"""Seconds within which containerd gives up what a client that is gone had asked for."""
 
 
 class ContainerdRuntime(TaskRuntime):
@@ -58,10 +62,15 @@ class ContainerdRuntime(TaskRuntime):
         self._processes = Processes()
         self._callbacks: list[Callable[[TaskEvent], None]] = []
         self._supervisor: Supervisor | None = None
+        self._orphans: Orphans | None = None
+        self._sweeping = asyncio.Lock()
+        self._later: asyncio.Task[None] | None = None
         if address is None:
             self._supervisor = Supervisor(
                 state_dir, root_dir, oom_score=oom_score, debug=debug, log=self._log
             )
+            directories = [state_dir / "daemon", root_dir]
+            self._orphans = Orphans(state_dir / "containerd.sock", namespace, directories)
         self._connection = Connection(
             address or str(state_dir / "containerd.sock"),
             namespace,
@@ -75,12 +84,15 @@ class ContainerdRuntime(TaskRuntime):
         """Connect to containerd, after starting it if it is ours to start. Raises System or Unavailable."""
         try:
             await self._connection.open()
+            await self._sweep()
         except BaseException:
             await self.close(stop_child=True)
             raise
 
     async def close(self, stop_child: bool) -> None:
         """Disconnect; with `stop_child` our own containerd ends too. Containers go on in any case."""
+        if self._later is not None:
+            self._later.cancel()
         await self._connection.close()
         if self._supervisor is not None:
             await self._supervisor.close(stop_child)
@@ -108,7 +120,8 @@ class ContainerdRuntime(TaskRuntime):
         labels: Mapping[str, str] | None = None,
     ) -> int:
         """See TaskRuntime.create."""
-        known = self._processes.get(id)
+        async with self._sweeping:
+            known = self._processes.get(id)
         if known is not None and known.exit is None:
             raise Conflict(f"Container {id} is already active")
         process = self._processes.add(Process(id, ""))
@@ -261,6 +274,8 @@ class ContainerdRuntime(TaskRuntime):
         process = self._processes.get(id)
         never_started = process is not None and not process.started and process.exit is None
         status = await self._remove(await self._connection.client(), id, force=never_started)
+        if status is None:
+            await self._remove_orphan(id)
         for each in self._processes.table.pop(id, {}).values():
             if each.fifos is not None:
                 each.fifos.drop_guards()
@@ -350,6 +365,7 @@ class ContainerdRuntime(TaskRuntime):
             await self._remove(await self._connection.client(), id, force=True)
         except EngineError as exc:
             self._log.warning("cannot undo the creation of container %s: %s", id, exc.message)
+        await self._remove_orphan(id)
         fifos.remove_directory(self._fifo_dir / id)
 
     async def _started(self, client: Client, process: Process) -> None:
@@ -399,6 +415,28 @@ class ContainerdRuntime(TaskRuntime):
     async def _resync(self, client: Client) -> None:
         for event in await catch_up(client, self._processes):
             self._exited(event)
+        if self._orphans is not None:
+            self._later = asyncio.create_task(self._sweep(SETTLING), name="containerd-orphans")
+
+    async def _sweep(self, delay: float = 0) -> None:
+        """Remove what containerd has lost sight of; after `delay` seconds, what it was busy with."""
+        if self._orphans is None:
+            return
+        await asyncio.sleep(delay)
+        found = await asyncio.to_thread(self._orphans.find)
+        try:
+            listed = {task.id for task in await self.tasks()}
+        except EngineError:
+            return  # Gone again: the next connection sweeps again.
+        for id in found - listed:
+            async with self._sweeping:
+                if id not in self._processes.table:
+                    self._log.warning("containerd has lost task %s, removing it", id)
+                    await asyncio.to_thread(self._orphans.remove, id)
+
+    async def _remove_orphan(self, id: str) -> None:
+        if self._orphans is not None and self._orphans.remains(id):
+            await asyncio.to_thread(self._orphans.remove, id)
 
 
 def _status(reply: pb.DeleteResponse | None) -> ExitStatus | None:

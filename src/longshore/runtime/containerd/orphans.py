@@ -1,0 +1,127 @@
+"""What containerd has lost sight of: shims of tasks whose creation was cut off, with all that is theirs.
+
+containerd gives up a creation when its client dies, and forgets it when it dies itself; the shim it had
+started for it, the runtime's state and the cgroups then stay for ever, and nobody else knows of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import signal
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from longshore.linux.mount import UnmountFlags, mountinfo, umount
+
+SHIM_SOCKETS = Path("/run/containerd/s")
+RUNTIME_STATE = Path("/run/containerd/runc")
+"""Where runc's shim lets its runtime keep its state, a directory for each namespace."""
+_PATIENCE = 3.0
+
+
+class Orphans:
+    """Finds and removes the orphans of one containerd, told by its socket. Its methods block."""
+
+    def __init__(self, address: Path, namespace: str, directories: Collection[Path]) -> None:
+        """`directories`: containerd's own state and root, below which the bundles are."""
+        self._address = str(address)
+        self._namespace = namespace
+        self._bundles = [path / "io.containerd.runtime.v2.task" / namespace for path in directories]
+
+    def find(self) -> set[str]:
+        """The ids of all tasks that there is a shim or a bundle of, whether containerd knows them or not."""
+        ids = {id for id, _ in self._shims()}
+        for bundles in self._bundles:
+            with suppress(FileNotFoundError):
+                ids.update(path.name for path in bundles.iterdir())
+        return ids
+
+    def remains(self, id: str) -> bool:
+        """Whether there is something of a task that containerd does not know. Costs some microseconds."""
+        places = [RUNTIME_STATE / self._namespace, *self._bundles]
+        return self._socket(id).exists() or any((place / id).exists() for place in places)
+
+    def remove(self, id: str) -> None:
+        """End the task's shim with all below it, and remove what they had made."""
+        shims = [pid for each, pid in self._shims() if each == id]
+        cgroups = _cgroups(id)
+        doomed = {*shims, *_descendants(shims)}
+        for cgroup in cgroups:
+            with suppress(OSError):
+                doomed.update(map(int, (cgroup / "cgroup.procs").read_text().split()))
+        for pid in doomed:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + _PATIENCE
+        while any(_alive(pid) for pid in doomed) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for cgroup in cgroups:
+            for below, _, _ in os.walk(cgroup, topdown=False):
+                with suppress(OSError):
+                    Path(below).rmdir()
+        for bundles in self._bundles:
+            with suppress(OSError):
+                umount(bundles / id / "rootfs", UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
+            shutil.rmtree(bundles / id, ignore_errors=True)
+        shutil.rmtree(RUNTIME_STATE / self._namespace / id, ignore_errors=True)
+        self._socket(id).unlink(missing_ok=True)
+
+    def _socket(self, id: str) -> Path:
+        # As containerd's shims name theirs: by their containerd, namespace and id.
+        name = "/".join((self._address.rstrip("/"), self._namespace, id))
+        return SHIM_SOCKETS / hashlib.sha256(name.encode()).hexdigest()
+
+    def _shims(self) -> list[tuple[str, int]]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if not Path(arguments[0]).name.startswith("containerd-shim"):
+                    continue
+                options = dict(itertools.pairwise(arguments))
+                ours = options.get("-address") == self._address
+                if ours and options.get("-namespace") == self._namespace and (id := options.get("-id")):
+                    found.append((id, int(entry.name)))
+        return found
+
+
+def _descendants(pids: Collection[int]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found: set[int] = set()
+    todo = list(pids)
+    while todo:
+        below = children.get(todo.pop(), [])
+        found.update(below)
+        todo += below
+    return found
+
+
+def _cgroups(id: str) -> list[Path]:
+    """The task's cgroup in every hierarchy: it is named after its id, whatever its parent."""
+    roots = {point.target for point in mountinfo() if point.fstype in ("cgroup", "cgroup2")}
+    found = set()
+    for root in roots:
+        for directory, names, _ in os.walk(root):
+            for name in names:
+                if id in name:
+                    found.add(Path(directory, name))
+    return sorted(found)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
