@@ -9,7 +9,18 @@ from urllib.parse import quote
 
 from longshore import __version__
 from longshore.api.errors import error_response
-from longshore.api.handlers import containers, exec, images, networks, streams, swarm, system, traces, volumes
+from longshore.api.handlers import (
+    containers,
+    exec,
+    images,
+    networks,
+    stats,
+    streams,
+    swarm,
+    system,
+    traces,
+    volumes,
+)
 from longshore.api.http import Request, Response
 from longshore.api.routes import Route, RouteTable
 from longshore.engine.version import API_VERSION, MIN_API_VERSION
@@ -63,6 +74,10 @@ ROUTES: tuple[Route, ...] = (
         hijacks=True,
     ),
     Route("POST", "/containers/{name:.*}/rename", containers.post_containers_rename, "name"),
+    Route("GET", "/containers/{name:.*}/changes", stats.get_containers_changes),
+    Route("GET", "/containers/{name:.*}/export", stats.get_containers_export),
+    Route("GET", "/containers/{name:.*}/stats", stats.get_containers_stats, "stream one-shot"),
+    Route("POST", "/containers/{name:.*}/update", stats.post_container_update),
     Route("POST", "/containers/{name:.*}/exec", exec.post_container_exec_create),
     Route("GET", "/exec/{id:.*}/json", exec.get_exec_by_id),
     Route("POST", "/exec/{name:.*}/start", exec.post_container_exec_start, hijacks=True),

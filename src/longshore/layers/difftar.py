@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,16 +62,53 @@ def diff_tar(root: Path, changes: list[Change], ids: IdMap) -> Iterator[bytes]:
                 info.mode = 0o600
                 yield _header(info)
                 continue
-            yield from _member(top, root, name, links, ids)
+            yield from _member(top, name, name, links, ids)
         yield bytes(2 * tarfile.BLOCKSIZE)
     finally:
         os.close(top)
 
 
-def _member(
-    top: int, root: Path, name: str, links: dict[tuple[int, int], str], ids: IdMap
-) -> Iterator[bytes]:
-    parent_name, _, base = name.rpartition("/")
+def tree_tar(root: int, path: str, ids: IdMap, named: Callable[[str], str]) -> Iterator[bytes]:
+    """An archive of `path`, relative to the directory behind `root`, and of all below it.
+
+    `named` gives the name in the archive of each path, which is written as `path` with a slash and the rest
+    behind it; what has no name is left out. Only directories that are really there are entered, no links;
+    what goes while it is read is left out.
+    """
+    links: dict[tuple[int, int], str] = {}
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        try:
+            if name := named(current):
+                yield from _member(root, current, name, links, ids)
+            # Sorted, and the last is the next: the order of a walk by depth.
+            waiting += [f"{current}/{name}" for name in sorted(_children(root, current), reverse=True)]
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _children(root: int, path: str) -> list[str]:
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        directory = openat2(root, path, flags, resolve=Resolve.NO_SYMLINKS | Resolve.BENEATH)
+    except (NotADirectoryError, FileNotFoundError):
+        return []
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            return []
+        raise
+    try:
+        return [entry.name for entry in os.scandir(directory)]
+    finally:
+        os.close(directory)
+
+
+def _member(top: int, path: str, name: str, links: dict[tuple[int, int], str], ids: IdMap) -> Iterator[bytes]:
+    """The entry of `path`, called `name` in the archive."""
+    parent_name, _, base = path.rpartition("/")
     parent = openat2(top, parent_name or ".", os.O_PATH | os.O_DIRECTORY, resolve=Resolve.NO_SYMLINKS)
     try:
         try:
@@ -101,7 +139,7 @@ def _describe(name: str, found: os.stat_result, parent: int, base: str, ids: IdM
     info.mtime = found.st_mtime_ns // 1_000_000_000
     if stat.S_ISDIR(kind):
         info.type = tarfile.DIRTYPE
-        info.name += "/"
+        info.name = name.rstrip("/") + "/"
     elif stat.S_ISLNK(kind):
         info.type, info.linkname = tarfile.SYMTYPE, os.readlink(base, dir_fd=parent)
     elif stat.S_ISREG(kind):
