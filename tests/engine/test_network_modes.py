@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -260,3 +261,19 @@ def test_a_link_to_what_does_not_run(api: Client, docker: DockerCLI) -> None:
     assert answer.message == "Cannot link to a non running container: /db AS /app/alias"
     docker("start", "db")
     assert docker("start", "-a", "app").returncode == 0
+
+
+def test_a_linking_container_learns_of_a_new_address(docker: DockerCLI) -> None:
+    docker("run", "-d", "--name", "db", "busybox", "sleep", "600")
+    docker("run", "-d", "--name", "app", "--link", "db:alias", "busybox", "sleep", "600")
+    hosts_path = Path(docker.out("inspect", "-f", "{{.HostsPath}}", "app"))
+    first = docker.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db")
+    assert f"{first}\talias" in hosts_path.read_text()
+    docker("stop", "-t", "0", "db")
+    # Whether the first free address is given or the next: the old one is not db's again.
+    docker("run", "-d", "--name", "usurper", "busybox", "sleep", "600")
+    docker("start", "db")
+    second = docker.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db")
+    assert second != first
+    assert f"{second}\talias" in hosts_path.read_text()
+    assert f"{first}\talias" not in hosts_path.read_text()

@@ -61,12 +61,29 @@ def links_of(engine: Engine, container: Container) -> list[tuple[str, str, str]]
 
     Raises System for a linked container that does not run or is not on the default bridge.
     """
-    links = []
-    for child, alias in _children(engine, container):
-        address = _address(container, child, alias)
-        names = " ".join(dict.fromkeys((alias, child.config.Hostname)))
-        links.append((names if alias == child.name else child.name, names, address))
-    return links
+    return [
+        (*_names(child, alias), _address(container, child, alias))
+        for child, alias in _children(engine, container)
+    ]
+
+
+async def tell_linking_containers(engine: Engine, container: Container) -> None:
+    """Give the running containers that link to this one its new address."""
+    endpoint = (container.networks.Networks or {}).get("bridge")
+    if endpoint is None or not endpoint.IPAddress:
+        return
+    for parent in engine.containers:
+        aliases = [alias for child, alias in _children(engine, parent) if child is container]
+        sandbox = engine.networks.sandbox(parent.id) if aliases else None
+        if sandbox is None:
+            continue
+        names = {_names(container, alias) for alias in aliases}
+        await sandbox.relink(
+            [
+                (name, alias, endpoint.IPAddress if (name, alias) in names else address)
+                for name, alias, address in sandbox.options.links
+            ]
+        )
 
 
 def link_environment(engine: Engine, container: Container) -> tuple[str, ...]:
@@ -85,6 +102,12 @@ def _children(engine: Engine, container: Container) -> Iterator[tuple[Container,
             yield engine.containers.get(name), alias
         except (NotFound, Conflict):
             continue  # Removed since: with it went the link.
+
+
+def _names(child: Container, alias: str) -> tuple[str, str]:
+    """The linked container's name and what it is called besides, equal if that is all the same."""
+    names = " ".join(dict.fromkeys((alias, child.config.Hostname)))
+    return (names if alias == child.name else child.name, names)
 
 
 def _address(container: Container, child: Container, alias: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from longshore.containers.container import Container
 from longshore.containers.record import RecordEndpoint, ipam_config
 from longshore.engine.engine import Engine
-from longshore.engine.links import links_of
+from longshore.engine.links import links_of, tell_linking_containers
 from longshore.engine.ports import port_bindings, port_map
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
 from longshore.network.endpoint import Endpoint, EndpointOptions
@@ -145,6 +145,7 @@ async def allocate_network(engine: Engine, container: Container, namespace_of: i
     for position, name in enumerate(order):
         with span(f"connect {name}"):
             await connect_to_network(engine, container, sandbox, name, publish=position == 0)
+    await tell_linking_containers(engine, container)
     return sandbox
 
 

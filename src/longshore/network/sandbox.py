@@ -159,6 +159,14 @@ class Sandbox:
                 await self.resolver.close()
                 self.resolver = None
 
+    async def relink(self, links: list[tuple[str, str, str]]) -> None:
+        """Write other addresses of linked containers into the hosts file. Raises OSError."""
+        async with self._lock:
+            if self.destroyed or links == self.options.links:
+                return
+            self.options.links = links
+            await in_thread(self._settle)
+
     async def destroy(self) -> None:
         """Disconnect every endpoint and remove the namespace. Nothing happens the second time.
 
