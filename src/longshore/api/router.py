@@ -10,6 +10,7 @@ from urllib.parse import quote
 from longshore import __version__
 from longshore.api.errors import error_response
 from longshore.api.handlers import (
+    archive,
     containers,
     exec,
     images,
@@ -74,6 +75,14 @@ ROUTES: tuple[Route, ...] = (
         hijacks=True,
     ),
     Route("POST", "/containers/{name:.*}/rename", containers.post_containers_rename, "name"),
+    Route("HEAD", "/containers/{name:.*}/archive", archive.head_containers_archive, "path"),
+    Route("GET", "/containers/{name:.*}/archive", archive.get_containers_archive, "path"),
+    Route(
+        "PUT",
+        "/containers/{name:.*}/archive",
+        archive.put_containers_archive,
+        "path noOverwriteDirNonDir copyUIDGID",
+    ),
     Route("GET", "/containers/{name:.*}/changes", stats.get_containers_changes),
     Route("GET", "/containers/{name:.*}/export", stats.get_containers_export),
     Route("GET", "/containers/{name:.*}/stats", stats.get_containers_stats, "stream one-shot"),

@@ -23,7 +23,7 @@ async def container_export(engine: Engine, name: str) -> AsyncIterator[bytes]:
     def work(write: Callable[[bytes], None]) -> None:
         rootfs = os.open(layer.mount(container.record.MountLabel), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for chunk in tree_tar(rootfs, ".", engine.layers.ids, lambda path: path.removeprefix("./")):
+            for chunk in tree_tar(rootfs, ".", engine.layers.ids, lambda path: path[2:]):
                 write(chunk)
         finally:
             os.close(rootfs)

@@ -1,0 +1,108 @@
+"""A container's files as the container sees them, volumes included, whether it runs or not.
+
+A running container is entered through its first process's root. For one that rests, its volumes are bound
+into its root file system in a mount namespace that nobody else sees and that goes with the view.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from longshore.containers.container import Container
+from longshore.containers.record import RecordMountPoint
+from longshore.engine.engine import Engine
+from longshore.errors import Conflict
+from longshore.linux.mount import MountFlags, mount
+from longshore.linux.namespaces import run_in_fresh_thread
+from longshore.linux.openat import openat2
+
+_CLONE_NEWNS = 0x20000
+_MS_SLAVE = 1 << 19
+_OPEN = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def container_root(engine: Engine, container: Container) -> Iterator[int]:
+    """A descriptor of the container's root directory, for openat2 with RESOLVE_IN_ROOT. Blocks.
+
+    Raises Conflict if the container ends just now, OSError, NotFound for a volume that is gone.
+    """
+    with ExitStack() as held:
+        pid = container.state.Pid
+        root = _running_root(container, pid) if pid else _resting_root(engine, container, held)
+        held.callback(os.close, root)
+        yield root
+
+
+def _running_root(container: Container, pid: int) -> int:
+    try:
+        root = os.open(f"/proc/{pid}/root", _OPEN)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Conflict(f"container {container.id} is not running") from None
+    if container.state.Pid != pid:
+        # The number may be another process's by now.
+        os.close(root)
+        raise Conflict(f"container {container.id} is not running")
+    return root
+
+
+def _resting_root(engine: Engine, container: Container, held: ExitStack) -> int:
+    layer = engine.layers.get_rw_layer(container.id)
+    rootfs = layer.mount(container.record.MountLabel)
+    held.callback(layer.unmount)
+    points = sorted(container.mount_points.values(), key=lambda point: point.Destination)
+    sources = [(point, _source(engine, point, held)) for point in points]
+
+    def inside() -> tuple[int, int]:
+        if _libc.unshare(_CLONE_NEWNS) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        # Slave: what the machine unmounts meanwhile is not kept busy here, and nothing of this gets out.
+        mount("none", "/", flags=MountFlags.REC | MountFlags(_MS_SLAVE))
+        namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        root = os.open(rootfs, _OPEN)
+        try:
+            for point, source in sources:
+                _bind(root, point, source)
+        except BaseException:
+            os.close(root)
+            os.close(namespace)
+            raise
+        return namespace, root
+
+    namespace, root = run_in_fresh_thread(inside)
+    held.callback(os.close, namespace)  # The mounts live as long as somebody holds their namespace.
+    return root
+
+
+def _source(engine: Engine, point: RecordMountPoint, held: ExitStack) -> Path:
+    if point.Type != "volume":
+        return Path(point.Source)
+    reference = f"archive-{secrets.token_hex(8)}"
+    source = engine.volumes.mount(point.Name, reference)
+    held.callback(engine.volumes.unmount, point.Name, reference)
+    return source
+
+
+def _bind(root: int, point: RecordMountPoint, source: Path) -> None:
+    options = point.Spec.VolumeOptions if point.Spec is not None else None
+    with ExitStack() as held:
+        try:
+            target = openat2(root, point.Destination, os.O_PATH)
+            held.callback(os.close, target)
+            origin = os.open(source, os.O_PATH | os.O_CLOEXEC)
+            held.callback(os.close, origin)
+            if point.Type == "volume" and options is not None and options.Subpath:
+                origin = openat2(origin, options.Subpath, os.O_PATH)
+                held.callback(os.close, origin)
+        except FileNotFoundError:
+            return  # The next start makes what is missing.
+        flags = MountFlags.BIND | MountFlags.REC
+        mount(f"/proc/thread-self/fd/{origin}", f"/proc/thread-self/fd/{target}", flags=flags)
