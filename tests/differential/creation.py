@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from differential.compare import Case, case, request
+from differential.compare import LOWERCASE, Case, case, request
 
 IMAGE = {"Image": "busybox"}
 
@@ -38,6 +38,7 @@ def kept(name: str, **body: Any) -> Case:
     )
 
 
+PORT = 'invalid port specification: "{}"'
 CREATED = request("POST /containers/create?name=taken", IMAGE | {"Cmd": ["true"]})
 MOUNT = {"Type": "bind", "Source": "/etc", "Target": "/x"}
 
@@ -46,8 +47,8 @@ CASES: list[Case] = [
     refused("missing image", {"Image": "nope"}),
     refused("missing image with a tag", {"Image": "nope:1"}),
     refused("missing image by digest", {"Image": f"nope@sha256:{'a' * 64}"}),
-    refused("image name that is none", {"Image": "Nope!"}),
-    refused("image name in capitals", {"Image": "NOPE"}),
+    refused("image name that is none", {"Image": "Nope!"}, newer=LOWERCASE.format("Nope!")),
+    refused("image name in capitals", {"Image": "NOPE"}, newer=LOWERCASE.format("NOPE")),
     refused("empty image", {"Image": ""}),
     refused("empty body", b"", headers={"Content-Type": "application/json"}, status_only=True),
     refused("no content type", b'{"Image":"busybox"}', status_only=True),
@@ -64,8 +65,12 @@ CASES: list[Case] = [
     refused("working directory that is relative", {"WorkingDir": "x"}),
     refused("environment without a name", {"Env": ["=x"]}),
     refused("stop signal that is none", {"StopSignal": "NOPE"}),
-    refused("exposed port that is none", {"ExposedPorts": {"x/tcp": {}}}, status_only=True),
-    refused("exposed port of an unknown protocol", {"ExposedPorts": {"80/nope": {}}}, status_only=True),
+    refused("exposed port that is none", {"ExposedPorts": {"x/tcp": {}}}, sooner=PORT.format("x")),
+    refused(
+        "exposed port of an unknown protocol",
+        {"ExposedPorts": {"80/nope": {}}},
+        sooner=PORT.format("80/nope"),
+    ),
     refused("health check that is too quick", {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 1}}),
     refused("health check that times out at once", {"Healthcheck": {"Test": ["CMD", "true"], "Timeout": 1}}),
     refused("health check with negative retries", {"Healthcheck": {"Test": ["CMD", "true"], "Retries": -1}}),
@@ -120,7 +125,11 @@ CASES: list[Case] = [
     host("mount from a relative path", {"Mounts": [MOUNT | {"Source": "x"}]}),
     host("bind mount without a source", {"Mounts": [MOUNT | {"Source": ""}]}),
     host("bind mount with volume options", {"Mounts": [MOUNT | {"VolumeOptions": {"NoCopy": True}}]}),
-    host("bind mount with tmpfs options", {"Mounts": [MOUNT | {"TmpfsOptions": {"SizeBytes": 1}}]}),
+    host(
+        "bind mount with tmpfs options",
+        {"Mounts": [MOUNT | {"TmpfsOptions": {"SizeBytes": 1}}]},
+        newer='invalid mount config for type "bind": field TmpfsOptions must not be specified',
+    ),
     host(
         "volume mount with bind options",
         {"Mounts": [{"Type": "volume", "Target": "/x", "BindOptions": {"Propagation": "shared"}}]},
@@ -128,7 +137,7 @@ CASES: list[Case] = [
     host("tmpfs mount with a source", {"Mounts": [{"Type": "tmpfs", "Source": "/x", "Target": "/x"}]}),
     host("anonymous volume, read only", {"Mounts": [{"Type": "volume", "Target": "/x", "ReadOnly": True}]}),
     host("tmpfs on a relative path", {"Tmpfs": {"x": ""}}, status_only=True),
-    host("tmpfs with unknown options", {"Tmpfs": {"/x": "nope"}}, status_only=True),
+    host("tmpfs with unknown options", {"Tmpfs": {"/x": "nope"}}, sooner='invalid tmpfs option "nope"'),
     host(
         "propagation that is none",
         {"Mounts": [MOUNT | {"BindOptions": {"Propagation": "nope"}}]},
@@ -155,16 +164,24 @@ CASES: list[Case] = [
     ),
     host("extra host that is none", {"ExtraHosts": ["nope"]}),
     host("extra host with a bad address", {"ExtraHosts": ["a:nope"]}),
-    host("DNS server that is no address", {"Dns": ["nope"]}, status_only=True),
+    host("DNS server that is no address", {"Dns": ["nope"]}, sooner="invalid nameserver address: nope"),
     host("port binding that is none", {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}),
     host("port binding out of range", {"PortBindings": {"80/tcp": [{"HostPort": "70000"}]}}),
-    host("port binding of an unknown protocol", {"PortBindings": {"80/nope": [{"HostPort": "80"}]}}),
+    host(
+        "port binding of an unknown protocol",
+        {"PortBindings": {"80/nope": [{"HostPort": "80"}]}},
+        sooner=PORT.format("80/nope"),
+    ),
     host("port that is none", {"PortBindings": {"x/tcp": [{"HostPort": "80"}]}}),
-    host("IPC mode that is none", {"IpcMode": "nope"}),
+    host("IPC mode that is none", {"IpcMode": "nope"}, sooner="invalid IPC mode: nope"),
     host("IPC of a missing container", {"IpcMode": "container:nope"}, status_only=True),
-    host("PID mode that is none", {"PidMode": "nope"}),
-    host("UTS mode that is none", {"UTSMode": "nope"}),
-    host("user namespace mode that is none", {"UsernsMode": "nope"}),
+    host("PID mode that is none", {"PidMode": "nope"}, sooner="invalid PID mode: nope"),
+    host("UTS mode that is none", {"UTSMode": "nope"}, sooner="invalid UTS mode: nope"),
+    host(
+        "user namespace mode that is none",
+        {"UsernsMode": "nope"},
+        sooner="invalid user namespace mode: nope",
+    ),
     host("cgroup namespace mode that is none", {"CgroupnsMode": "nope"}),
     host("log driver that is none", {"LogConfig": {"Type": "nope"}}),
     host("log option that is none", {"LogConfig": {"Type": "json-file", "Config": {"nope": "1"}}}),
@@ -175,7 +192,7 @@ CASES: list[Case] = [
     ),
     host("log mode that is none", {"LogConfig": {"Type": "json-file", "Config": {"mode": "x"}}}),
     host("runtime that is none", {"Runtime": "nope"}, status_only=True),
-    host("isolation that is none", {"Isolation": "nope"}),
+    host("isolation that is none", {"Isolation": "nope"}, newer="invalid isolation 'nope' on linux"),
     host("capability that is none", {"CapAdd": ["NOPE"]}, status_only=True),
     host("security option that is none", {"SecurityOpt": ["nope"]}, status_only=True),
     host(
@@ -193,11 +210,15 @@ CASES: list[Case] = [
     ),
     host("negative shm size", {"ShmSize": -1}),
     host("OOM score out of range", {"OomScoreAdj": 2000}),
-    host("sysctl that is not namespaced", {"Sysctls": {"kernel.nope": "1"}}, status_only=True),
+    host(
+        "sysctl that is not namespaced",
+        {"Sysctls": {"kernel.nope": "1"}},
+        sooner='sysctl "kernel.nope" is not in a separate kernel namespace',
+    ),
     host(
         "sysctl of the host's network",
         {"NetworkMode": "host", "Sysctls": {"net.ipv4.ip_forward": "1"}},
-        status_only=True,
+        sooner='sysctl "net.ipv4.ip_forward" not allowed in host network namespace',
     ),
     host(
         "ulimit with soft above hard",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from differential.compare import Case, Request, case, request
+from differential.compare import LOWERCASE, Case, Request, case, request
 
 TAR = {"Content-Type": "application/x-tar"}
 TAGGED = (request("POST /images/busybox/tag?repo=other&tag=1"),)
@@ -39,11 +39,15 @@ CASES: list[Case] = [
         same=("RepoTags", "Architecture", "Os", "Config.Cmd", "Config.Env", "RootFS", "Size"),
     ),
     case("image inspect: with a tag", "GET /images/busybox:latest/json", same=("RepoTags",)),
-    case("image inspect: missing", "GET /images/nope/json"),
-    case("image inspect: missing tag", "GET /images/busybox:nope/json"),
-    case("image inspect: missing with a slash", "GET /images/a/b/c:1/json"),
-    case("image inspect: name that is none", "GET /images/A!/json"),
-    case("image inspect: missing id", f"GET /images/sha256:{'a' * 64}/json"),
+    case("image inspect: missing", "GET /images/nope/json", newer="No such image: nope:latest"),
+    case("image inspect: missing tag", "GET /images/busybox:nope/json", newer="No such image: busybox:nope"),
+    case("image inspect: missing with a slash", "GET /images/a/b/c:1/json", newer="No such image: a/b/c:1"),
+    case("image inspect: name that is none", "GET /images/A!/json", newer=LOWERCASE.format("A!")),
+    case(
+        "image inspect: missing id",
+        f"GET /images/sha256:{'a' * 64}/json",
+        newer=f"No such image: sha256:{'a' * 64}",
+    ),
     case(
         "image history", "GET /images/busybox/history", same=("*.CreatedBy", "*.Size", "*.Tags", "*.Comment")
     ),
@@ -51,13 +55,17 @@ CASES: list[Case] = [
     case("image tag", "POST /images/busybox/tag?repo=other&tag=1", status_only=True),
     case("image untag", UNTAG, given=TAGGED, same=("",)),
     case("image tag: missing image", "POST /images/nope/tag?repo=other"),
-    case("image tag: name that is none", "POST /images/busybox/tag?repo=Other"),
+    case(
+        "image tag: name that is none",
+        "POST /images/busybox/tag?repo=Other",
+        newer=LOWERCASE.format("Other"),
+    ),
     case("image tag: tag that is none", "POST /images/busybox/tag?repo=other&tag=-"),
     case("image tag: no repository", "POST /images/busybox/tag"),
     case("image tag: digest", f"POST /images/busybox/tag?repo=x@sha256:{'a' * 64}"),
     case("image remove: missing", "DELETE /images/nope"),
     case("image remove: missing tag", "DELETE /images/busybox:nope"),
-    case("image remove: name that is none", "DELETE /images/A!"),
+    case("image remove: name that is none", "DELETE /images/A!", newer=LOWERCASE.format("A!")),
     case("image remove: one of two tags in use", UNTAG, given=(*TAGGED, *USED), same=("",)),
     case("image remove: imported", "DELETE /images/empty", given=imported()),
     case(
@@ -79,7 +87,11 @@ CASES: list[Case] = [
         status_only=True,
     ),
     case(
-        "image import: name that is none", "POST /images/create?fromSrc=-&repo=A!", b"\0" * 1024, headers=TAR
+        "image import: name that is none",
+        "POST /images/create?fromSrc=-&repo=A!",
+        b"\0" * 1024,
+        headers=TAR,
+        newer=LOWERCASE.format("A!"),
     ),
     case(
         "image import: change",

@@ -24,7 +24,7 @@ def subnet(**pool: Any) -> dict[str, Any]:
 
 def new(name: str, **body: Any) -> Case:
     """A network that is created, or refused."""
-    options = {key: body.pop(key) for key in ("given", "status_only", "newer") if key in body}
+    options = {key: body.pop(key) for key in ("given", "status_only", "newer", "sooner") if key in body}
     return case(f"network create: {name}", "POST /networks/create", {"Name": "net1", **body}, **options)
 
 
@@ -32,6 +32,7 @@ def filters(**values: list[str]) -> str:
     return "filters=" + quote(json.dumps(values))
 
 
+NO_PLUGIN = "could not find plugin nope in v1 plugin registry: plugin not found"
 CONNECT = "POST /networks/net1/connect"
 DISCONNECT = "POST /networks/net1/disconnect"
 INSPECT = "GET /networks/net1"
@@ -57,7 +58,7 @@ CASES: list[Case] = [
     case("network list: no match", "GET /networks?" + filters(name=["nope"]), same=("",)),
     case("network list: unknown filter", "GET /networks?" + filters(nope=["x"])),
     case("network list: type that is none", "GET /networks?" + filters(type=["nope"])),
-    case("network list: bad filters", "GET /networks?filters=nope"),
+    case("network list: bad filters", "GET /networks?filters=nope", newer="invalid filter"),
     case("network list: scope", "GET /networks?" + filters(scope=["local"]), status_only=True),
     case("network inspect: bridge", "GET /networks/bridge", same=DESCRIBED),
     case("network inspect: host", "GET /networks/host", same=(*DESCRIBED, "IPAM", "Options", "Containers")),
@@ -79,15 +80,15 @@ CASES: list[Case] = [
         given=(*network(), *RUNNING, request(CONNECT, {"Container": "box"})),
     ),
     new("plain"),
-    new("no name", Name=""),
+    new("no name", Name="", newer="invalid network name: name is empty"),
     new("blank name", Name=" ", status_only=True),
     new("a predefined name", Name="host"),
     new("bridge", Name="bridge"),
     new("a taken name", CheckDuplicate=True, given=network()),
-    new("a driver that is none", Driver="nope"),
+    new("a driver that is none", Driver="nope", newer=NO_PLUGIN),
     new("host driver", Driver="host"),
     new("null driver", Driver="null"),
-    new("an address manager that is none", IPAM={"Driver": "nope"}),
+    new("an address manager that is none", IPAM={"Driver": "nope"}, newer=NO_PLUGIN),
     new("a subnet that is none", **subnet(Subnet="nope")),
     new("a subnet with host bits", **subnet(Subnet="10.99.7.1/24"), status_only=True),
     new(
@@ -116,7 +117,13 @@ CASES: list[Case] = [
     ),
     case("network prune: nothing", "POST /networks/prune", status_only=True),
     case("network prune: unknown filter", "POST /networks/prune?" + filters(nope=["x"])),
-    case("network connect: missing network", "POST /networks/nope/connect", {"Container": "box"}, given=BOX),
+    case(
+        "network connect: missing network",
+        "POST /networks/nope/connect",
+        {"Container": "box"},
+        given=BOX,
+        sooner="network nope not found",
+    ),
     case("network connect: missing container", CONNECT, {"Container": "nope"}, given=network()),
     case("network connect: created only", CONNECT, {"Container": "box"}, given=(*network(), *BOX)),
     case("network connect: runs", CONNECT, {"Container": "box"}, given=(*network(), *RUNNING)),
@@ -126,7 +133,13 @@ CASES: list[Case] = [
         {"Container": "box"},
         given=(*network(), *RUNNING, request(CONNECT, {"Container": "box"})),
     ),
-    case("network connect: host", "POST /networks/host/connect", {"Container": "box"}, given=RUNNING),
+    case(
+        "network connect: host",
+        "POST /networks/host/connect",
+        {"Container": "box"},
+        given=RUNNING,
+        newer="cannot connect container to host network - container must be created in host network mode",
+    ),
     case(
         "network connect: address without a subnet",
         CONNECT,
@@ -163,7 +176,13 @@ CASES: list[Case] = [
     case(
         "volume create: twice", "POST /volumes/create", {"Name": "v1"}, given=VOLUME, same=("Name", "Labels")
     ),
-    case("volume create: nameless", "POST /volumes/create", {}),
+    case(
+        "volume create: nameless",
+        "POST /volumes/create",
+        {},
+        same=("Driver", "Scope", "Options"),
+        but={"Labels": "newer versions label nameless volumes"},
+    ),
     case("volume create: name that is none", "POST /volumes/create", {"Name": "a!b"}),
     case("volume create: name of one letter", "POST /volumes/create", {"Name": "a"}),
     case("volume create: driver that is none", "POST /volumes/create", {"Name": "v1", "Driver": "nope"}),

@@ -51,7 +51,7 @@ def pair(oracle: Dockerd, ours: Daemon) -> Iterator[tuple[Daemon, Daemon]]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_same_answer(pair: tuple[Daemon, Daemon], case: Case) -> None:
     theirs, ours = (_play(daemon, case) for daemon in pair)
-    if b"page not found" in ours.body and b"page not found" not in theirs.body:
+    if not SELF and b"page not found" in ours.body and b"page not found" not in theirs.body:
         pytest.skip("not served yet: see docs/compatibility.md")
     found = differences(case, theirs, ours, strict=SELF)
     assert not found, "\n".join([f"{case.request.method} {case.request.path}", *found])
@@ -60,6 +60,9 @@ def test_same_answer(pair: tuple[Daemon, Daemon], case: Case) -> None:
 @pytest.mark.parametrize("case", events.CASES, ids=lambda case: case.name)
 def test_same_events(pair: tuple[Daemon, Daemon], case: events.EventCase) -> None:
     theirs, ours = (_events(daemon, case) for daemon in pair)
+    for message in ours:  # newer versions tell how long it ran
+        if isinstance(attributes := message.get("Actor.Attributes"), dict):
+            attributes.pop("execDuration", None)
     assert ours == theirs
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from longshore.engine.version import API_VERSION
 from longshore.types.volume import Volume
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ OBJECT_TYPES = frozenset({"container", "image", "volume", "build-cache"})
 """What may be asked for."""
 
 
-async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYPES) -> dict[str, Any]:
+async def system_disk_usage(
+    engine: Engine, wanted: Collection[str] = OBJECT_TYPES, version: tuple[int, ...] = API_VERSION
+) -> dict[str, Any]:
     """GET /system/df: sizes in bytes of the objects of the `wanted` types; null for types not asked for."""
     from longshore.engine.images import image_list
     from longshore.engine.listing import container_list
@@ -24,7 +27,7 @@ async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYP
         return await container_list(engine, all=True, size=True) if "container" in wanted else None
 
     async def images() -> Any:
-        return await image_list(engine, True, {}, True, False, False) if "image" in wanted else None
+        return await image_list(engine, True, {}, True, version=version) if "image" in wanted else None
 
     async def volumes() -> Any:
         return await asyncio.to_thread(_volumes, engine) if "volume" in wanted else None
@@ -36,7 +39,7 @@ async def system_disk_usage(engine: Engine, wanted: Collection[str] = OBJECT_TYP
         "Containers": found_containers,
         "Volumes": found_volumes,
         "BuildCache": [] if "build-cache" in wanted else None,
-        "BuilderSize": 0,
+        **({"BuilderSize": 0} if version < (1, 42) else {}),
     }
 
 

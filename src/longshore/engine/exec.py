@@ -76,7 +76,7 @@ async def container_exec_create(engine: Engine, name: str, options: ExecCreateRe
     if not options.Cmd:
         raise InvalidParameter("No exec command specified")
     container = engine.containers.get(name)
-    check_active(container)
+    check_active(container, name)
     keys = b""
     if options.DetachKeys:
         try:
@@ -118,19 +118,19 @@ def find_exec(engine: Engine, id: str) -> Exec:
 def find_active_exec(engine: Engine, id: str) -> Exec:
     """The exec, if its container runs. Raises NotFound, Conflict."""
     found = find_exec(engine, id)
-    check_active(found.container)
+    check_active(found.container, found.container.id)
     return found
 
 
-def check_active(container: Container) -> None:
-    """Raises Conflict unless a process can be started in the container now."""
+def check_active(container: Container, name: str) -> None:
+    """Raises Conflict, with what the client calls the container, unless it can take a new process now."""
     state = container.state
     if state.Restarting:
-        raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        raise Conflict(f"Container {name} is restarting, wait until the container is running")
     if not state.Running:
         raise Conflict(f"container {container.id} is not running")
     if state.Paused:
-        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {name} is paused, unpause the container before exec")
 
 
 def console_size(size: Sequence[int] | None) -> tuple[int, int] | None:

@@ -10,7 +10,9 @@ from typing import Any, BinaryIO, cast
 
 from longshore.engine.bridges import BodyReader, chunks_of, messages_of
 from longshore.engine.engine import Engine
+from longshore.engine.version import API_VERSION
 from longshore.errors import InvalidParameter, NotFound
+from longshore.images.describe import as_of_version, summaries_as_of_version
 from longshore.images.load import Platform
 from longshore.images.remove import InUse, Use
 from longshore.types.image import (
@@ -99,17 +101,19 @@ async def image_list(
     shared_size: bool = False,
     digests: bool = False,
     manifests: bool = False,
+    version: tuple[int, ...] = API_VERSION,
 ) -> list[ImageSummary]:
     """GET /images/json, newest first. Raises InvalidParameter for a filter that does not exist."""
     del digests, manifests
-    return await asyncio.to_thread(
+    found = await asyncio.to_thread(
         engine.images.list, _plain(filters or {}), all, shared_size, _in_use(engine)
     )
+    return summaries_as_of_version(found, version)
 
 
-async def image_inspect(engine: Engine, name: str) -> ImageInspect:
-    """GET /images/{name}/json. Raises NotFound."""
-    return await asyncio.to_thread(engine.images.inspect, name)
+async def image_inspect(engine: Engine, name: str, version: tuple[int, ...] = API_VERSION) -> ImageInspect:
+    """GET /images/{name}/json, as the API version has it. Raises NotFound."""
+    return as_of_version(await asyncio.to_thread(engine.images.inspect, name), version)
 
 
 async def image_history(engine: Engine, name: str) -> list[ImageHistoryItem]:
@@ -159,7 +163,7 @@ async def _known(engine: Engine, name: str) -> None:
     except NotFound:
         # A repository without a tag stands for all its tags.
         if not await asyncio.to_thread(engine.images.list, {"reference": [name]}):
-            raise
+            raise NotFound(f"No such image: {name}") from None
 
 
 def _loaded_event(engine: Engine, text: str) -> None:

@@ -10,6 +10,7 @@ from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.exec import live_execs
 from longshore.engine.links import full_links
+from longshore.engine.version import API_VERSION
 from longshore.errors import NotFound
 from longshore.types.container import (
     ContainerInspectResponse,
@@ -22,7 +23,9 @@ from longshore.types.mount import MountPoint
 from longshore.types.network import EndpointSettings
 
 
-async def container_inspect(engine: Engine, name: str, size: bool = False) -> ContainerInspectResponse:
+async def container_inspect(
+    engine: Engine, name: str, size: bool = False, version: tuple[int, ...] = API_VERSION
+) -> ContainerInspectResponse:
     """GET /containers/{id}/json. `size` counts the bytes of its file system. Raises NotFound."""
     container = engine.containers.get(name)
     record = container.record
@@ -51,9 +54,19 @@ async def container_inspect(engine: Engine, name: str, size: bool = False) -> Co
         Config=container.config,
         NetworkSettings=_network_settings(container),
     )
+    if version < (1, 45):
+        _add_names_to_aliases(container, response)
     if size:
         response.SizeRw, response.SizeRootFs = await container_size(engine, container)
     return response
+
+
+def _add_names_to_aliases(container: Container, response: ContainerInspectResponse) -> None:
+    """What DNSNames says since, older clients look for among the aliases."""
+    for network, endpoint in (response.NetworkSettings.Networks or {}).items():
+        if network not in ("bridge", "host", "none", "default"):
+            own = [*(endpoint.Aliases or []), container.id[:12], container.config.Hostname]
+            endpoint.Aliases = list(dict.fromkeys(name for name in own if name))
 
 
 def state_of(container: Container) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal as signals
 
 from longshore.containers.container import Container
@@ -21,14 +22,14 @@ async def container_kill(engine: Engine, name: str, signal: str) -> None:
     Raises NotFound, InvalidParameter for a signal that does not exist, Conflict if it does not run.
     """
     number = parse_signal(signal) if signal else signals.SIGKILL
-    container = engine.containers.get(name)
     try:
+        container = engine.containers.get(name)
         if number in (0, signals.SIGKILL):
             await kill_and_wait(engine, container)
         else:
             await send_signal(engine, container, number)
-    except Conflict as exc:
-        raise Conflict(f"cannot kill container: {name}: {exc}") from None
+    except (Conflict, NotFound) as exc:
+        raise type(exc)(f"cannot kill container: {name}: {exc}") from None
 
 
 async def send_signal(engine: Engine, container: Container, number: int) -> None:
@@ -60,7 +61,9 @@ async def send_signal(engine: Engine, container: Container, number: int) -> None
         except EngineError as exc:
             raise System(f"cannot kill container: {container.id}: {exc}") from exc
         if ends and container.state.Paused:
-            await engine.runtime.resume(container.id)
+            # SIGKILL ends what is frozen under cgroup v1, too: there may be nothing left to resume.
+            with contextlib.suppress(EngineError):
+                await engine.runtime.resume(container.id)
     engine.log_container_event(container, "kill", signal=str(int(number)))
 
 

@@ -15,7 +15,7 @@ from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.types.container import ContainerSummary, Port, SummaryHostConfig, SummaryNetworkSettings
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
-HEALTH = ("starting", "healthy", "unhealthy", "none")
+HEALTH = ("none", "starting", "healthy", "unhealthy")
 FILTERS = [
     "ancestor",
     "before",
@@ -146,10 +146,10 @@ def _test(engine: Engine, key: str, values: list[str]) -> Test:
         case "label":
             return lambda c: all(_has_label(c.config.Labels or {}, value) for value in values)
         case "status":
-            _check(values, STATUSES, "invalid value for status filter")
+            _check("status", "state", values, STATUSES)
             return lambda c: c.status in values
         case "health":
-            _check(values, HEALTH, "unrecognised filter value for health")
+            _check("health", "health", values, HEALTH)
             return lambda c: (c.state.Health.Status if c.state.Health else "none") in values
         case "exited":
             codes = {_number(value) for value in values}
@@ -200,17 +200,22 @@ def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
-def _check(values: list[str], allowed: tuple[str, ...], message: str) -> None:
+def _check(key: str, what: str, values: list[str], allowed: tuple[str, ...]) -> None:
     for value in values:
         if value not in allowed:
-            raise InvalidParameter(f"{message} ({value}): must be one of {', '.join(allowed)}")
+            raise InvalidParameter(
+                f"invalid filter '{key}={value}': invalid value for {what} ({value}): "
+                f"must be one of {', '.join(allowed)}"
+            )
 
 
 def _number(value: str) -> int:
     try:
         return int(value)
     except ValueError:
-        raise InvalidParameter(f"invalid filter 'exited={value}': not an exit code") from None
+        raise InvalidParameter(
+            f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
+        ) from None
 
 
 def _ancestor(engine: Engine, values: list[str]) -> Test:

@@ -44,8 +44,8 @@ async def container_logs(engine: Engine, name: str, options: LogsOptions) -> Log
     read = ReadOptions(
         stdout=options.stdout,
         stderr=options.stderr,
-        since=_timestamp("since", options.since),
-        until=_timestamp("until", options.until),
+        since=_timestamp(options.since),
+        until=_timestamp(options.until),
         tail=_tail(options.tail),
         follow=options.follow and container.state.Running,
         timestamps=options.timestamps,
@@ -64,12 +64,12 @@ def log_source(engine: Engine, container: Container) -> LogDriver | LogSource:
     return LogSource(driver, log_path(driver, container.root, container.id))
 
 
-def _timestamp(key: str, text: str) -> int | None:
+def _timestamp(text: str) -> int | None:
     if text in ("", "0"):
         return None
     seconds, _, fraction = text.partition(".")
     if not seconds.removeprefix("-").isdigit() or (fraction and not fraction.isdigit()):
-        raise InvalidParameter(f'invalid value for "{key}": {text!r} is not a time in seconds')
+        raise InvalidParameter(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 

@@ -16,7 +16,15 @@ from longshore.engine.networking import (
     network_mode,
 )
 from longshore.engine.prune import parse_until
-from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound
+from longshore.errors import (
+    Conflict,
+    EngineError,
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    NotImplementedHere,
+    Unavailable,
+)
 from longshore.network.ipam import IPAMPool
 from longshore.network.network import Network
 from longshore.types import codec
@@ -45,13 +53,14 @@ class NetworksPruneResponse(ApiStruct):
 
 async def network_create(engine: Engine, request: NetworkCreateRequest) -> NetworkCreateResponse:
     """POST /networks/create. Raises Conflict, Forbidden, InvalidParameter, NotFound as Docker does."""
-    if request.ConfigOnly or (request.ConfigFrom is not None and request.ConfigFrom.Network):
-        raise InvalidParameter("configuration-only networks are not supported")
-    if request.Ingress:
-        raise InvalidParameter("ingress networks belong to swarm mode, in which this node is not")
+    _refuse_swarm(request)
+    if request.ConfigOnly:
+        raise NotImplementedHere("configuration-only networks are not supported")
+    if request.ConfigFrom is not None and request.ConfigFrom.Network:
+        raise NotFound(f'configuration network "{request.ConfigFrom.Network}" does not exist')
     ipam = request.IPAM or IPAM()
     if ipam.Driver not in ("", "default"):
-        raise NotFound(f"could not find IPAM driver {ipam.Driver}")
+        raise NotFound(f"could not find plugin {ipam.Driver} in v1 plugin registry: plugin not found")
     network = await engine.networks.create_network(
         request.Name,
         request.Driver or "bridge",
@@ -68,11 +77,27 @@ async def network_create(engine: Engine, request: NetworkCreateRequest) -> Netwo
     return NetworkCreateResponse(network.id)
 
 
+def _refuse_swarm(request: NetworkCreateRequest) -> None:
+    """Raises Forbidden or Unavailable for what only a member of a swarm can make."""
+    if request.Driver == "overlay":
+        raise Unavailable(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+            "this node to swarm and try again."
+        )
+    if request.Ingress:
+        raise Forbidden("Ingress network can only be global scope network")
+    if request.Scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+
+
 async def network_list(engine: Engine, filters: Filters) -> list[NetworkInspect]:
     """GET /networks, without the containers on them. Raises InvalidParameter for a bad filter."""
     for key in filters:
         if key not in FILTERS:
             raise InvalidParameter(f"invalid filter '{key}'")
+    for kind in filters.get("type", ()):
+        if kind not in ("builtin", "custom"):
+            raise InvalidParameter(f"invalid filter: 'type'='{kind}'")
     found = []
     for network in engine.networks.networks():
         if _matches(network, filters):
@@ -170,7 +195,9 @@ async def network_disconnect(engine: Engine, name: str, container_name: str, for
         if key is None:
             raise Forbidden(f"container {container.id} is not connected to network {network.name}")
         if network_mode(container) == "host" and network.name == "host":
-            raise Forbidden("container cannot be disconnected from host network")
+            raise InvalidParameter(
+                "cannot disconnect container from host network - container was created in host network mode"
+            )
         if container.state.Running:
             await disconnect_from_network(engine, container, network)
         del networks[key]
@@ -245,17 +272,19 @@ PRIVATE_NAMESPACE = (
 
 
 def _refuse_foreign_mode(container: Container, network: Network) -> None:
-    """Docker's rules on which namespaces may be on which networks. Raises Forbidden."""
+    """Docker's rules on which namespaces may be on which networks. Raises InvalidParameter."""
     mode = network_mode(container)
     present = container.networks.Networks or {}
     if joined_container(container) or (mode == "host" and network.name != "host"):
-        raise Forbidden(SHARED_NAMESPACE)
+        raise InvalidParameter(SHARED_NAMESPACE)
     if network.name == "host" and mode != "host":
-        raise Forbidden("container cannot be connected to host network: its namespace is its own")
+        raise InvalidParameter(
+            "cannot connect container to host network - container must be created in host network mode"
+        )
     if (mode == "none" and network.name != "none" and "none" in present) or (
         network.name == "none" and present
     ):
-        raise Forbidden(PRIVATE_NAMESPACE)
+        raise InvalidParameter(PRIVATE_NAMESPACE)
 
 
 def _matches(network: Network, filters: Filters) -> bool:

@@ -33,7 +33,7 @@ async def container_remove(
     if container.state.RemovalInProgress:
         raise Conflict(f"removal of container {name} is already in progress")
     if container.state.Running and not force:
-        raise Conflict(_still_running(container, name))
+        raise Conflict(_still_running(container))
     container.state.RemovalInProgress = True
     try:
         await _remove(engine, container, name, force=force, volumes=volumes)
@@ -45,7 +45,7 @@ async def _remove(engine: Engine, container: Container, name: str, *, force: boo
     while True:
         if container.state.Running:
             if not force:
-                raise Conflict(_still_running(container, name))
+                raise Conflict(_still_running(container))
             try:
                 await kill_and_wait(engine, container)
             except Conflict:
@@ -118,11 +118,10 @@ async def _remove_link(engine: Engine, container: Container, name: str) -> None:
         await engine.containers.save(parent)
 
 
-def _still_running(container: Container, name: str) -> str:
-    state = "paused" if container.state.Paused else "restarting" if container.state.Restarting else "running"
-    advice = (
-        "unpause and then stop the container before removing or force remove"
-        if state == "paused"
-        else "stop the container before removing or force remove"
-    )
-    return f'cannot remove container "{name}": container is {state}: {advice}'
+def _still_running(container: Container) -> str:
+    if container.state.Paused:
+        why = "container is paused and must be unpaused first"
+    else:
+        state = "restarting" if container.state.Restarting else "running"
+        why = f"container is {state}: stop the container before removing or force remove"
+    return f'cannot remove container "/{container.name}": {why}'

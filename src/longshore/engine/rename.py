@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from longshore.engine.engine import Engine
-from longshore.errors import Conflict, InvalidParameter
+from longshore.errors import Conflict, EngineError, InvalidParameter
 
 
 async def container_rename(engine: Engine, name: str, new_name: str) -> None:
@@ -20,7 +20,10 @@ async def container_rename(engine: Engine, name: str, new_name: str) -> None:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         if container.state.RemovalInProgress or container.state.Dead:
             raise Conflict(f"container {container.id} is marked for removal and cannot be renamed")
-        engine.containers.reserve_name(new_name, container.id)
+        try:
+            engine.containers.reserve_name(f"/{new}", container.id)
+        except EngineError as exc:
+            raise type(exc)(f"Error when allocating new name: {exc}") from exc
         container.record.Name = f"/{new}"
         try:
             await engine.containers.save(container)

@@ -40,7 +40,7 @@ async def volumes_prune(engine: Engine, filters: Filters) -> VolumesPruneRespons
     """POST /volumes/prune. Raises InvalidParameter for a filter that does not exist."""
     names, freed = await asyncio.to_thread(engine.volumes.prune, filters)
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
-    return VolumesPruneResponse(list(names) or None, freed)
+    return VolumesPruneResponse(list(names), freed)
 
 
 async def volumes_usage(engine: Engine) -> list[Volume]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from longshore.errors import InvalidParameter
 from longshore.images.reference import Reference
 from longshore.images.store import Image
+from longshore.types.codec import convert, to_plain
+from longshore.types.container import Config
 from longshore.types.image import (
     DriverData,
     ImageHistoryItem,
@@ -42,6 +44,31 @@ _SHOWN = (
 )
 """The image's part of a container's configuration, omitted while empty: API 1.50's DockerOCIImageConfig."""
 
+_EMPTY: dict[str, Any] = {
+    "Cmd": None,
+    "Entrypoint": None,
+    "Env": None,
+    "Labels": None,
+    "OnBuild": None,
+    "User": "",
+    "Volumes": None,
+    "WorkingDir": "",
+}
+"""What is shown of it even while empty: clients index these without a look."""
+
+_OF_CONTAINERS: dict[str, Any] = {
+    "AttachStderr": False,
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "Domainname": "",
+    "Hostname": "",
+    "Image": "",
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Tty": False,
+}
+"""What API < 1.50 showed beside it: settings of containers that an image never has."""
+
 
 def inspect(service: ImageService, image: Image) -> ImageInspect:
     """GET /images/{name}/json."""
@@ -58,7 +85,9 @@ def inspect(service: ImageService, image: Image) -> ImageInspect:
         Created=image.created,
         DockerVersion=described.get("docker_version") or "",
         Author=described.get("author") or "",
-        Config={key: image.config[key] for key in _SHOWN if image.config.get(key)},
+        Config=_EMPTY | {key: image.config[key] for key in _SHOWN if image.config.get(key)},
+        Container=described.get("container") or "",
+        ContainerConfig=to_plain(convert(described.get("container_config") or {}, Config)),
         Architecture=image.architecture,
         Variant=image.variant,
         Os=image.os,
@@ -68,6 +97,28 @@ def inspect(service: ImageService, image: Image) -> ImageInspect:
         RootFS=RootFS(Layers=image.diff_ids),
         Metadata=ImageMetadata(service.images.last_updated(image.id)),
     )
+
+
+def as_of_version(described: ImageInspect, version: tuple[int, ...]) -> ImageInspect:
+    """What clients of an older API version are used to, added; what they do not know, left out."""
+    if version < (1, 44):
+        described.VirtualSize = described.Size
+        described.Created = described.Created or "0001-01-01T00:00:00Z"
+    if version >= (1, 45):
+        described.Container, described.ContainerConfig = "", None
+    if version < (1, 50):
+        described.Config = _OF_CONTAINERS | (described.Config or {})
+    return described
+
+
+def summaries_as_of_version(listed: list[ImageSummary], version: tuple[int, ...]) -> list[ImageSummary]:
+    """API < 1.44 had the size twice, API < 1.43 names for what has none."""
+    for summary in listed:
+        if version < (1, 44):
+            summary.VirtualSize = summary.Size
+        if version < (1, 43) and not summary.RepoTags and not summary.RepoDigests:
+            summary.RepoTags, summary.RepoDigests = ["<none>:<none>"], ["<none>@<none>"]
+    return listed
 
 
 def history(service: ImageService, image: Image) -> list[ImageHistoryItem]:
@@ -198,7 +249,7 @@ def boolean_filter(filters: Filters, name: str) -> bool | None:
         return True
     if values <= {"0", "false", "False", "FALSE"}:
         return False
-    raise InvalidParameter(f"invalid filter '{name}={sorted(values)}'")
+    raise InvalidParameter(f"invalid filter '{name}=[{' '.join(sorted(values))}]'")
 
 
 def until_filter(filters: Filters) -> int | None:

@@ -11,7 +11,6 @@ import msgspec
 from longshore.errors import InvalidParameter
 from longshore.images.changes import apply_changes
 from longshore.images.load import Platform
-from longshore.images.progress import Progress, ProgressCallback
 from longshore.images.store import ImageStore
 from longshore.layers.store import LayerStore
 from longshore.types.codec import to_plain
@@ -37,14 +36,13 @@ def import_image(
     comment: str,
     changes: list[str],
     platform: Platform,
-    progress: ProgressCallback,
 ) -> str:
     """Register the archive and an image of it; returns the id. Raises InvalidParameter."""
     if platform.os not in ("", "linux"):
         raise InvalidParameter(f'operating system "{platform.os}" is not supported')
     config: dict[str, Any] = to_plain(Config())
     apply_changes(config, changes)
-    layer = layers.register(Progress(progress, "", "Importing", 0).watch(stream), None)
+    layer = layers.register(stream, None)
     try:
         created = now()
         described = {

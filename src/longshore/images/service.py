@@ -111,7 +111,6 @@ class ImageService:
             comment=comment,
             changes=changes or [],
             platform=platform or Platform(),
-            progress=progress,
         )
         if reference is not None:
             self._set_tag(reference, id)

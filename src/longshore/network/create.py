@@ -98,7 +98,10 @@ def user_record(
     for option in (ICC, MASQUERADE):
         flag(options, option, default=True)
     if not options.get(MTU, "0").isdigit():
-        raise InvalidParameter(f'failed to parse {MTU} value: "{options[MTU]}": invalid syntax')
+        raise InvalidParameter(
+            f"failed to parse {MTU} value: {options[MTU]} "
+            f'(strconv.Atoi: parsing "{options[MTU]}": invalid syntax)'
+        )
     if options.get(HOST_BINDING):
         parse_address(options[HOST_BINDING])
     record.pools = _pools(record, pools)

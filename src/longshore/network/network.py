@@ -186,4 +186,6 @@ def flag(options: dict[str, str], name: str, *, default: bool) -> bool:
         return True
     if text in ("0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise InvalidParameter(f'failed to parse {name} value: "{text}": invalid syntax')
+    raise InvalidParameter(
+        f'failed to parse {name} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)'
+    )

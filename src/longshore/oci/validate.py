@@ -43,6 +43,10 @@ def adapt_host_config(
     if not host_config.CgroupnsMode:
         private = host.unified and not host_config.Privileged
         host_config.CgroupnsMode = default_cgroupns_mode or ("private" if private else "host")
+    if host_config.Privileged or "host" in (host_config.IpcMode, host_config.PidMode):
+        given = host_config.SecurityOpt or []
+        if not any(option.startswith("label") for option in given):
+            host_config.SecurityOpt = [*given, "label=disable"]
     if host_config.OomKillDisable is None and host.oom_kill_disable:
         host_config.OomKillDisable = False
     if not host_config.Privileged:

@@ -57,7 +57,8 @@ def parse_port(text: str) -> tuple[int, int, str]:
     numbers = [_port_number(number) for number in (first, last or first)]
     protocol = (protocol or "tcp").lower()
     if None in numbers or protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidParameter(f'invalid port specification: "{text}"')
+        wrong = ports if None in numbers else text
+        raise InvalidParameter(f'invalid port specification: "{wrong}"')
     low, high = (number or 0 for number in numbers)
     if high < low:
         raise InvalidParameter(f'invalid port specification: "{text}"')

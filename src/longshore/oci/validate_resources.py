@@ -143,7 +143,9 @@ def _verify_cpuset(limits: Resources, host: HostFacts, warnings: list[str]) -> N
         try:
             wanted = parse_cpu_list(asked)
         except ValueError:
-            raise InvalidParameter(f"Invalid value {asked} for cpuset {setting}") from None
+            raise InvalidParameter(
+                f"Invalid value {asked} for cpuset {setting}: invalid format: {asked}"
+            ) from None
         if not wanted <= parse_cpu_list(available):
             raise InvalidParameter(
                 f"Requested {what} are not available - requested {asked}, available: {available}"

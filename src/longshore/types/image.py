@@ -33,11 +33,15 @@ class ImageMetadata(ApiStruct):
 class ImageInspect(ApiStruct):
     """Answer to GET /images/{name}/json. Sizes in bytes."""
 
-    _omitempty = names("Created Variant OsVersion")
+    _omitempty = names("Created Container ContainerConfig Variant OsVersion VirtualSize")
     Id: str
     RepoTags: list[str]
     RepoDigests: list[str]
     Parent: str = ""
+    Container: str = ""
+    """API < 1.45: the container it was committed from."""
+    ContainerConfig: dict[str, Any] | None = None
+    """API < 1.45: that container's settings."""
     Comment: str = ""
     Created: str = ""
     DockerVersion: str = ""
@@ -48,6 +52,8 @@ class ImageInspect(ApiStruct):
     Os: str = ""
     OsVersion: str = ""
     Size: int = 0
+    VirtualSize: int | None = None
+    """API < 1.44: the same as Size."""
     GraphDriver: DriverData = msgspec.field(default_factory=DriverData)
     RootFS: RootFS = msgspec.field(default_factory=RootFS)
     Metadata: ImageMetadata = msgspec.field(default_factory=ImageMetadata)
@@ -56,6 +62,7 @@ class ImageInspect(ApiStruct):
 class ImageSummary(ApiStruct):
     """An item of GET /images/json. Created: seconds since the epoch; -1 for counts that were not made."""
 
+    _omitempty = names("VirtualSize")
     Containers: int
     Created: int
     Id: str
@@ -65,6 +72,8 @@ class ImageSummary(ApiStruct):
     RepoTags: list[str]
     SharedSize: int
     Size: int
+    VirtualSize: int | None = None
+    """API < 1.44: the same as Size."""
 
 
 class ImageHistoryItem(ApiStruct):

@@ -65,7 +65,9 @@ class VolumeService:
         option, NotFound for a driver other than `local`, Conflict if it exists with other options.
         """
         if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+            raise NotFound(
+                f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found'
+            )
         all_labels = dict(labels or {})
         if not name:
             name = token_hex(32)
@@ -73,7 +75,8 @@ class VolumeService:
         if not _NAME.fullmatch(name):
             if len(name) == 1:
                 raise InvalidParameter(
-                    "volume name is too short, names should be at least two alphanumeric characters"
+                    f"create {name}: volume name is too short, names should be at least two alphanumeric "
+                    "characters"
                 )
             raise InvalidParameter(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
@@ -205,7 +208,10 @@ class VolumeService:
         return UsageData(Size=size, RefCount=len(self.references(name)))
 
     def _make(self, name: str, options: dict[str, str], labels: dict[str, str]) -> record.VolumeRecord:
-        check_options(options)
+        try:
+            check_options(options)
+        except InvalidParameter as exc:
+            raise InvalidParameter(f"create {name}: {exc}") from None
         directory = self._root / name
         entry = record.VolumeRecord(
             name=name,
@@ -294,7 +300,7 @@ def _boolean_filter(name: str, values: Iterable[str]) -> bool:
         any(value.lower() not in ("1", "t", "true", "0", "f", "false") for value in values)
         or len(meaning) > 1
     ):
-        raise InvalidParameter(f"invalid filter '{name}={list(values)}'")
+        raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
     return True in meaning
 
 

@@ -37,7 +37,7 @@ async def get_containers_by_name(engine: Engine, request: Request) -> Response:
     from longshore.engine.inspect import container_inspect
 
     return json_response(
-        await container_inspect(engine, request.vars["name"], query.boolean(request, "size"))
+        await container_inspect(engine, request.vars["name"], query.boolean(request, "size"), request.version)
     )
 
 

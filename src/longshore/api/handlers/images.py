@@ -30,6 +30,7 @@ async def get_images_json(engine: Engine, request: Request) -> Response:
             query.boolean(request, "shared-size"),
             query.boolean(request, "digests"),
             query.boolean(request, "manifests"),
+            request.version,
         )
     )
 
@@ -38,7 +39,7 @@ async def get_images_by_name(engine: Engine, request: Request) -> Response:
     """docker image inspect"""
     from longshore.engine.images import image_inspect
 
-    return json_response(await image_inspect(engine, request.vars["name"]))
+    return json_response(await image_inspect(engine, request.vars["name"], request.version))
 
 
 async def get_images_history(engine: Engine, request: Request) -> Response:

@@ -52,7 +52,7 @@ async def get_disk_usage(engine: Engine, request: Request) -> Response:
     for name in wanted:
         if name not in OBJECT_TYPES:
             raise InvalidParameter(f"unknown object type: {name}")
-    return json_response(await system_disk_usage(engine, frozenset(wanted) or OBJECT_TYPES))
+    return json_response(await system_disk_usage(engine, frozenset(wanted) or OBJECT_TYPES, request.version))
 
 
 async def get_plugins(engine: Engine, request: Request) -> Response:
