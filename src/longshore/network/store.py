@@ -18,8 +18,10 @@ class Store:
         self._directory = directory
 
     def open(self) -> None:
-        """Make the directory. Raises OSError."""
+        """Make the directory, and remove what a crash left half written. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self._directory.glob("*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     def save(self, kind: str, id: str, record: msgspec.Struct, *, durable: bool) -> None:
         """Write a record. Blocks; raises OSError.
