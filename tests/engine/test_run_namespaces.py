@@ -350,7 +350,7 @@ def test_a_process_that_takes_too_much_memory_is_killed(docker: DockerCLI) -> No
             ["-m", "100m", "--memory-reservation", "200m"],
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         ),
-        (["--cpuset-cpus", "a"], "Invalid value a for cpuset cpus"),
+        (["--cpuset-cpus", "a"], "Invalid value a for cpuset cpus: invalid format: a"),
         (["--runtime", "nosuch"], "unknown or invalid runtime name: nosuch"),
     ],
 )

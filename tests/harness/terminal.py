@@ -70,11 +70,10 @@ class Terminal:
         """Wait until the command ended; its exit code."""
         deadline = time.monotonic() + timeout
         while True:
-            dead, code = self._tmux("display-message", "-p", "#{pane_dead} #{pane_dead_status}").split(" ")[
-                :2
-            ]
-            if dead.strip() == "1":
-                return int(code.strip() or 0)
+            # A pane is dead as soon as its terminal is; tmux reaps the command, and knows its code, later.
+            dead = self._tmux("display-message", "-p", "#{pane_dead} #{pane_dead_status}").split()
+            if len(dead) == 2 and dead[0] == "1":
+                return int(dead[1])
             assert time.monotonic() < deadline, f"the command did not end:\n{self.screen()}"
             time.sleep(0.05)
 
