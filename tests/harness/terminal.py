@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 
 
@@ -29,7 +31,11 @@ class Terminal:
         self._tmux("set-option", "-g", "remain-on-exit", "on")
         self._tmux("set-option", "-g", "status", "off")
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
-        self._tmux("respawn-pane", "-k", f"exec {shlex.join(command)}")
+        # tmux itself now and then loses the code of a command whose terminal it has seen closed.
+        self._codes = tempfile.TemporaryDirectory(prefix="longshore-terminal-")
+        self._code = Path(self._codes.name) / "code"
+        written = f"{shlex.join(command)}; echo $? > {self._code}.new; mv {self._code}.new {self._code}"
+        self._tmux("respawn-pane", "-k", written)
 
     def __enter__(self) -> Terminal:
         return self
@@ -38,6 +44,7 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tmux("kill-server", check=False)
+        self._codes.cleanup()
 
     def type(self, text: str) -> None:
         """Send `text` as keys; a line's end is Enter."""
@@ -70,10 +77,8 @@ class Terminal:
         """Wait until the command ended; its exit code."""
         deadline = time.monotonic() + timeout
         while True:
-            # A pane is dead as soon as its terminal is; tmux reaps the command, and knows its code, later.
-            dead = self._tmux("display-message", "-p", "#{pane_dead} #{pane_dead_status}").split()
-            if len(dead) == 2 and dead[0] == "1":
-                return int(dead[1])
+            if self._code.exists():
+                return int(self._code.read_text())
             assert time.monotonic() < deadline, f"the command did not end:\n{self.screen()}"
             time.sleep(0.05)
 
