@@ -93,6 +93,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/exec/{name:.*}/resize", exec.post_container_exec_resize, "h w"),
     Route("POST", "/containers/prune", containers.post_containers_prune, "filters", since=(1, 25)),
     Route("DELETE", "/containers/{name:.*}", containers.delete_containers, "v force link"),
+    Route("POST", "/commit", stats.post_commit, "container repo tag comment author changes pause"),
     # images
     Route("GET", "/images/json", images.get_images_json, "all filters filter shared-size digests manifests"),
     Route("GET", "/images/get", images.get_images_get, "names platform"),

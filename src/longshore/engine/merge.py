@@ -10,7 +10,11 @@ from longshore.types.container import Config, HealthConfig
 
 def merge_image_config(config: Config, image: Image) -> None:
     """Fill `config` from the image wherever the user said nothing (moby's daemon/commit.go, merge)."""
-    of_image = codec.convert(image.config or {}, Config)
+    merge_config(config, codec.convert(image.config or {}, Config))
+
+
+def merge_config(config: Config, of_image: Config) -> None:
+    """Fill `config` from another one wherever it says nothing. Raises InvalidParameter."""
     config.User = config.User or of_image.User
     config.WorkingDir = config.WorkingDir or of_image.WorkingDir
     config.StopSignal = config.StopSignal or of_image.StopSignal

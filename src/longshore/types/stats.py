@@ -27,6 +27,12 @@ class FilesystemChange(ApiStruct):
     Kind: int
 
 
+class CommitResponse(ApiStruct):
+    """Answer to POST /commit."""
+
+    Id: str
+
+
 class PidsStats(ApiStruct):
     """Processes and threads."""
 

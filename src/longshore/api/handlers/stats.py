@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from longshore.api import query
 from longshore.api.http import Request, Response
 from longshore.api.respond import JSON, json_response
-from longshore.types.codec import encode
-from longshore.types.stats import StatsResponse, UpdateRequest
+from longshore.types.codec import convert, encode
+from longshore.types.container import Config
+from longshore.types.stats import CommitResponse, StatsResponse, UpdateRequest
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -56,3 +57,24 @@ async def get_containers_export(engine: Engine, request: Request) -> Response:
 
     archive = await container_export(engine, request.vars["name"])
     return Response(200, archive, {"Content-Type": "application/octet-stream"})
+
+
+async def post_commit(engine: Engine, request: Request) -> Response:
+    """docker commit"""
+    from longshore.engine.commit import CommitOptions, container_commit
+
+    plain = await query.json_object(request)
+    id = await container_commit(
+        engine,
+        query.string(request, "container"),
+        CommitOptions(
+            repo=query.string(request, "repo"),
+            tag=query.string(request, "tag"),
+            comment=query.string(request, "comment"),
+            author=query.string(request, "author"),
+            changes=request.query.get("changes", []),
+            pause=query.boolean(request, "pause", default=True),
+            config=convert(plain, Config) if plain else None,
+        ),
+    )
+    return json_response(CommitResponse(id), 201)
