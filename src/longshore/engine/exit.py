@@ -58,8 +58,9 @@ async def handle_exit(
     finished_at = rfc3339_ns(exited_at) if exited_at else now()
     stop_health_monitor(engine, container)
     end_execs(engine, container)
-    # Kept before the runtime forgets it: a daemon that dies from here on leaves the code to the next.
-    container.state.ExitCode, container.state.FinishedAt = exit_code, finished_at
+    # Kept before the runtime forgets it: a daemon that dies from here on leaves the code to the next, which
+    # tells by the missing pid that it is the last word.
+    container.state.ExitCode, container.state.FinishedAt, container.state.Pid = exit_code, finished_at, 0
     await asyncio.gather(_save(engine, container), _drain(engine, container))
     await release_resources(engine, container)
 

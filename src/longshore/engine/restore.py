@@ -160,9 +160,9 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
     code, exited_at = EXIT_UNKNOWN, 0
     if task is not None and task.status == "stopped":
         code, exited_at = task.exit_code, task.exited_at
-    elif (finished := nanoseconds(container.state.FinishedAt)) > nanoseconds(container.state.StartedAt):
+    elif container.state.Running and not container.state.Pid:
         # The last daemon died while it dealt with the exit.
-        code, exited_at = container.state.ExitCode, finished
+        code, exited_at = container.state.ExitCode, nanoseconds(container.state.FinishedAt)
     if not container.state.Running:
         assert task is not None
         container.set_running(task.pid, rfc3339_ns(exited_at))  # when it began, nobody knows

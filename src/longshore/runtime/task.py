@@ -110,6 +110,9 @@ class Metrics:
 class TaskRuntime(Protocol):
     """Runs containers' processes. Every method may raise NotFound, Conflict, Unavailable or System."""
 
+    async def close(self, stop_child: bool) -> None:
+        """Let go of the runtime; with `stop_child` what the engine itself started for it ends, too."""
+
     async def create(
         self,
         id: str,

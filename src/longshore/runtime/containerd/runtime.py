@@ -65,6 +65,8 @@ class ContainerdRuntime(TaskRuntime):
         self._orphans: Orphans | None = None
         self._sweeping = asyncio.Lock()
         self._later: asyncio.Task[None] | None = None
+        self._gone: set[str] = set()
+        """Containers whose last task this engine has seen deleted in good order."""
         if address is None:
             self._supervisor = Supervisor(
                 state_dir, root_dir, oom_score=oom_score, debug=debug, log=self._log
@@ -120,6 +122,7 @@ class ContainerdRuntime(TaskRuntime):
         labels: Mapping[str, str] | None = None,
     ) -> int:
         """See TaskRuntime.create."""
+        self._gone.discard(id)
         async with self._sweeping:
             known = self._processes.get(id)
         if known is not None and known.exit is None:
@@ -274,8 +277,10 @@ class ContainerdRuntime(TaskRuntime):
         process = self._processes.get(id)
         never_started = process is not None and not process.started and process.exit is None
         status = await self._remove(await self._connection.client(), id, force=never_started)
-        if status is None:
-            await self._remove_orphan(id)
+        if status is not None:
+            self._gone.add(id)
+        elif id not in self._gone:
+            await self._remove_orphan(id, thoroughly=True)
         for each in self._processes.table.pop(id, {}).values():
             if each.fifos is not None:
                 each.fifos.drop_guards()
@@ -434,8 +439,8 @@ class ContainerdRuntime(TaskRuntime):
                     self._log.warning("containerd has lost task %s, removing it", id)
                     await asyncio.to_thread(self._orphans.remove, id)
 
-    async def _remove_orphan(self, id: str) -> None:
-        if self._orphans is not None and self._orphans.remains(id):
+    async def _remove_orphan(self, id: str, *, thoroughly: bool = False) -> None:
+        if self._orphans is not None and (thoroughly or self._orphans.remains(id)):
             await asyncio.to_thread(self._orphans.remove, id)
 
 
