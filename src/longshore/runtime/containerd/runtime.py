@@ -47,7 +47,7 @@ class ContainerdRuntime(TaskRuntime):
     root) containerd's database. With `address` another containerd is used, which is never started nor killed.
     """
 
-    def __init__(  # noqa: PLR0917 - what a daemon's composition root passes, by name
+    def __init__(
         self,
         state_dir: Path,
         root_dir: Path,
