@@ -9,14 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 
 from longshore.containers.container import Container
 from longshore.containers.record import RecordMountPoint
 from longshore.engine.engine import Engine
 from longshore.errors import Conflict
+from longshore.layers.extract import Extractor
+from longshore.layers.idmap import IdMap
+from longshore.layers.tarstream import DIRECTORY, REGULAR, TarEntry
 from longshore.linux.mount import MountFlags, mount
 from longshore.linux.namespaces import run_in_fresh_thread
 from longshore.linux.openat import openat2
@@ -87,7 +92,7 @@ def _source(engine: Engine, point: RecordMountPoint, held: ExitStack) -> Path:
         return Path(point.Source)
     reference = f"archive-{secrets.token_hex(8)}"
     source = engine.volumes.mount(point.Name, reference)
-    held.callback(engine.volumes.unmount, point.Name, reference)
+    held.callback(engine.volumes.unmount, point.Name, reference, quiet=True)
     return source
 
 
@@ -95,14 +100,25 @@ def _bind(root: int, point: RecordMountPoint, source: Path) -> None:
     options = point.Spec.VolumeOptions if point.Spec is not None else None
     with ExitStack() as held:
         try:
-            target = openat2(root, point.Destination, os.O_PATH)
-            held.callback(os.close, target)
             origin = os.open(source, os.O_PATH | os.O_CLOEXEC)
             held.callback(os.close, origin)
             if point.Type == "volume" and options is not None and options.Subpath:
                 origin = openat2(origin, options.Subpath, os.O_PATH)
                 held.callback(os.close, origin)
+            target = _mount_point(root, point.Destination, is_directory=S_ISDIR(os.fstat(origin).st_mode))
+            held.callback(os.close, target)
         except FileNotFoundError:
-            return  # The next start makes what is missing.
+            return  # The source is gone, which the next start will complain about.
         flags = MountFlags.BIND | MountFlags.REC
         mount(f"/proc/thread-self/fd/{origin}", f"/proc/thread-self/fd/{target}", flags=flags)
+
+
+def _mount_point(root: int, path: str, *, is_directory: bool) -> int:
+    """What is mounted on; made if it is missing, as the runtime would at the start."""
+    try:
+        return openat2(root, path, os.O_PATH)
+    except FileNotFoundError:
+        kind = DIRECTORY if is_directory else REGULAR
+        with Extractor(f"/proc/thread-self/fd/{root}", IdMap()) as extractor:
+            extractor.add(TarEntry(path, kind, 0o755, 0, 0, 0, time.time_ns()), b"")
+        return openat2(root, path, os.O_PATH)
