@@ -108,3 +108,39 @@ def test_a_killed_daemon_leaves_execs_and_container_alone(fresh_daemon: Longshor
     fresh_daemon.start()
     assert docker.out("inspect", "-f", "{{.State.Running}}", box) == "true"
     assert docker.out("exec", box, "ls", "/done") == "/done"
+
+
+def test_a_terminal_is_sized_and_left_by_its_detach_keys(api: Client, box: str) -> None:
+    attached = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Tty": True}
+    command = {"Cmd": ["sh", "-c", "stty size; cat"], "DetachKeys": "ctrl-x,y", **attached}
+    id = api.post(f"/containers/{box}/exec", command).expect(201).json["Id"]
+    stream = api.hijack("POST", f"/exec/{id}/start", {"Tty": True, "ConsoleSize": [40, 100]})
+    told = b""
+    while b"\r\n" not in told:
+        told += stream.recv()
+    assert told == b"40 100\r\n"
+    api.post(f"/exec/{id}/resize", None, h=10, w=20).expect(200)
+    stream.send(b"\x18y")
+    stream.read_all()
+    assert api.get(f"/exec/{id}/json").json["Running"]
+
+
+def test_the_hijacked_stream_is_multiplexed(api: Client, box: str) -> None:
+    attached = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
+    id = api.post(f"/containers/{box}/exec", {"Cmd": ["sh", "-c", "cat; echo e >&2"], **attached}).json["Id"]
+    stream = api.hijack("POST", f"/exec/{id}/start", {}, early=b"early")
+    stream.send(b"more")
+    stream.close_write()
+    frames = stream.frames()
+    assert b"".join(data for kind, data in frames if kind == 1) == b"earlymore"
+    assert b"".join(data for kind, data in frames if kind == 2) == b"e\n"
+    assert api.get(f"/exec/{id}/json").json["ExitCode"] == 0
+
+
+def test_events_name_the_command(docker: DockerCLI, box: str) -> None:
+    docker("exec", box, "echo", "two words")
+    time.sleep(1)  # the CLI asks in whole seconds
+    told = docker.out("events", "--since", "10s", "--until", "0s", "--filter", f"container={box}")
+    assert "exec_create: echo two words" in told
+    assert "exec_start: echo two words" in told
+    assert "exec_die" in told
