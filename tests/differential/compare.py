@@ -41,6 +41,8 @@ class Case:
     """The error message of newer Docker versions where it differs from the oracle's: ours must be this."""
     sooner: str | None = None
     """Our message where we refuse at once what the oracle finds out at the start only, or never."""
+    lacking: str | None = None
+    """Our message where we refuse what we cannot do."""
     but: dict[str, str] = field(default_factory=dict)
     """Paths that differ in this case, each with the reason."""
     version: str = "/v1.41"
@@ -150,6 +152,8 @@ def _is_newer_status(case: Case, theirs: Response, ours: Response) -> bool:
         return (
             theirs.status < 300 and 400 <= ours.status < 500 and _plain(case.sooner) == _plain(_error(ours))
         )
+    if case.lacking is not None:
+        return theirs.status < 300 and ours.status == 501 and case.lacking == _error(ours)
     if case.newer is not None and 400 <= ours.status < 500:
         return _plain(case.newer) == _plain(_error(ours))
     if theirs.status not in (400, 500) or not 400 <= ours.status < 500 or theirs.status == ours.status:

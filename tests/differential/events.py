@@ -31,7 +31,7 @@ CASES: list[EventCase] = [
     EventCase("a whole life", (*exited(Cmd=["sh", "-c", "exit 3"]), request("DELETE /containers/box"))),
     EventCase("kill", (*running(), request("POST /containers/box/kill?signal=HUP"))),
     EventCase("stop", (*running(), request("POST /containers/box/stop"))),
-    EventCase("restart", (*running(), request("POST /containers/box/restart?t=0"))),
+    EventCase("restart", (*running(), request("POST /containers/box/restart?t=5"))),
     EventCase("pause", (*paused(), request("POST /containers/box/unpause"))),
     EventCase("rename", (*created(), request("POST /containers/box/rename?name=other"))),
     EventCase("resize", (*running(Tty=True), request("POST /containers/box/resize?h=10&w=20"))),
@@ -54,6 +54,16 @@ CASES: list[EventCase] = [
         running(HostConfig={"Binds": ["v1:/v"]}),
         {"type": ["volume"]},
         ("Type", "Action", "Actor.Attributes.driver", "Actor.Attributes.destination"),
+    ),
+    EventCase(
+        "life of a volume of a container",
+        (
+            *running(HostConfig={"Binds": ["v1:/etc:ro"]}),
+            request("POST /containers/box/kill"),
+            request("DELETE /containers/box"),
+        ),
+        {"type": ["volume"]},
+        ("Type", "Action", "scope", "Actor.Attributes"),
     ),
     EventCase("network", (*network(), request("DELETE /networks/net1")), NETWORK, NAMES_ONLY),
     EventCase(

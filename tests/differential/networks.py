@@ -24,7 +24,9 @@ def subnet(**pool: Any) -> dict[str, Any]:
 
 def new(name: str, **body: Any) -> Case:
     """A network that is created, or refused."""
-    options = {key: body.pop(key) for key in ("given", "status_only", "newer", "sooner") if key in body}
+    options = {
+        key: body.pop(key) for key in ("given", "status_only", "newer", "sooner", "lacking") if key in body
+    }
     return case(f"network create: {name}", "POST /networks/create", {"Name": "net1", **body}, **options)
 
 
@@ -89,20 +91,36 @@ CASES: list[Case] = [
     new("host driver", Driver="host"),
     new("null driver", Driver="null"),
     new("an address manager that is none", IPAM={"Driver": "nope"}, newer=NO_PLUGIN),
-    new("a subnet that is none", **subnet(Subnet="nope")),
-    new("a subnet with host bits", **subnet(Subnet="10.99.7.1/24"), status_only=True),
+    new(
+        "a subnet that is none",
+        **subnet(Subnet="nope"),
+        newer="invalid network config:\ninvalid subnet nope: invalid CIDR block notation",
+    ),
+    new(
+        "a subnet with host bits",
+        **subnet(Subnet="10.99.7.1/24"),
+        newer="invalid network config:\ninvalid subnet 10.99.7.1/24: it should be 10.99.7.0/24",
+    ),
     new(
         "a range outside the subnet",
         **subnet(Subnet="10.99.7.0/24", IPRange="10.98.0.0/24"),
-        status_only=True,
+        newer=(
+            "invalid network config:\ninvalid ip-range 10.98.0.0/24: "
+            "parent subnet 10.99.7.0/24 doesn't contain ip-range"
+        ),
     ),
     new(
         "a gateway outside the subnet", **subnet(Subnet="10.99.7.0/24", Gateway="10.98.0.1"), status_only=True
     ),
-    new("an overlapping subnet", **subnet(**FIXED), given=network("net0", **subnet(**FIXED))),
+    new(
+        "an overlapping subnet",
+        **subnet(**FIXED),
+        given=network("net0", **subnet(**FIXED)),
+        newer="invalid pool request: Pool overlaps with other one on this address space",
+    ),
     new("an option that is none", Options={"com.docker.network.bridge.enable_icc": "nope"}),
     new("a size that is none", Options={"com.docker.network.driver.mtu": "nope"}),
-    new("config only", ConfigOnly=True),
+    new("config only", ConfigOnly=True, lacking="configuration-only networks are not supported"),
     new("config from a missing network", ConfigFrom={"Network": "nope"}, status_only=True),
     new("ingress", Ingress=True, status_only=True),
     new("swarm scope", Scope="swarm", status_only=True),
@@ -114,6 +132,9 @@ CASES: list[Case] = [
         "network remove: in use",
         "DELETE /networks/net1",
         given=(*network(), *RUNNING, request(CONNECT, {"Container": "box"})),
+        newer=(
+            f'error while removing network: network net1 has active endpoints (name:"box" id:"{"0" * 12}")'
+        ),
     ),
     case("network prune: nothing", "POST /networks/prune", status_only=True),
     case("network prune: unknown filter", "POST /networks/prune?" + filters(nope=["x"])),
@@ -145,6 +166,10 @@ CASES: list[Case] = [
         CONNECT,
         {"Container": "box", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.99.7.9"}}},
         given=(*network(), *RUNNING),
+        newer=(
+            "invalid config for network net1: invalid endpoint settings:\nuser specified IP address is "
+            "supported only when connecting to networks with user configured subnets"
+        ),
     ),
     case(
         "network connect: address",

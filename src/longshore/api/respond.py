@@ -25,12 +25,17 @@ def no_content() -> Response:
     return Response(204)
 
 
-async def progress_response(lines: AsyncIterator[bytes | dict[str, object]]) -> Response:
+async def progress_response(
+    lines: AsyncIterator[bytes | dict[str, object]], errors_in_stream: bool = False
+) -> Response:
     """A stream of progress messages, JSON objects each ended by CR and LF.
 
     An error before the first message is an ordinary one and raised; later ones, when the status is sent
-    already, become the stream's last message, which is where clients look for them.
+    already, become the stream's last message, which is where clients look for them. `errors_in_stream`: so
+    does one before the first message, as clients that load an image expect.
     """
+    if errors_in_stream:
+        return Response(200, _progress(None, lines), dict(JSON))
     try:
         first = await anext(lines)
     except StopAsyncIteration:
@@ -39,10 +44,11 @@ async def progress_response(lines: AsyncIterator[bytes | dict[str, object]]) -> 
 
 
 async def _progress(
-    first: bytes | dict[str, object], lines: AsyncIterator[bytes | dict[str, object]]
+    first: bytes | dict[str, object] | None, lines: AsyncIterator[bytes | dict[str, object]]
 ) -> AsyncIterator[bytes]:
     try:
-        yield _line(first)
+        if first is not None:
+            yield _line(first)
         async for line in lines:
             yield _line(line)
     except ConnectionError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
-from longshore.errors import InvalidParameter
+from longshore.errors import InvalidParameter, NotImplementedHere
 from longshore.logs.driver import LogDriver
 from longshore.logs.info import log_path
 from longshore.logs.reader import LogSource, ReadOptions, read_logs
@@ -41,6 +41,8 @@ async def container_logs(engine: Engine, name: str, options: LogsOptions) -> Log
     Raises NotFound, InvalidParameter for a bad time, NotImplementedHere if the driver cannot be read.
     """
     container = engine.containers.get(name)
+    if container.host_config.LogConfig.Type == "none":
+        raise NotImplementedHere("configured logging driver does not support reading")
     read = ReadOptions(
         stdout=options.stdout,
         stderr=options.stderr,

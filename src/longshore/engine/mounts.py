@@ -167,7 +167,7 @@ def _copy_up(engine: Engine, container: Container, points: list[RecordMountPoint
             try:
                 copy_up(volume, rootfs, point.Destination)
             finally:
-                engine.volumes.unmount(point.Name, container.id)
+                engine.volumes.unmount(point.Name, container.id, quiet=True)
     finally:
         rw_layer.unmount()
 
@@ -188,7 +188,8 @@ def _resolve(engine: Engine, container: Container, point: RecordMountPoint) -> R
         options = tuple(convert_tmpfs_options(spec.TmpfsOptions, read_only=not point.RW))
         return ResolvedMount("tmpfs", point.Destination, "tmpfs", point.RW, options=options)
     if point.Type == "volume":
-        source = engine.volumes.mount(point.Name, container.id)
+        how = {"read/write": str(point.RW).lower(), "propagation": point.Propagation}
+        source = engine.volumes.mount(point.Name, container.id, {"destination": point.Destination, **how})
         if spec.VolumeOptions is not None and spec.VolumeOptions.Subpath:
             source = _bind_subpath(container, point, source, spec.VolumeOptions.Subpath)
         return ResolvedMount(str(source), point.Destination, rw=point.RW)

@@ -121,10 +121,10 @@ def resolve_record(
         if pool.subnet:
             space.reserve(parse_network(pool.subnet))
         elif pool is record.pools[-1] and record.enable_ipv6 and not _has_version(record.pools, 6):
-            pool.subnet = str(_unique_local(record.id))
+            pool.subnet, pool.chosen = str(_unique_local(record.id)), True
             space.reserve(parse_network(pool.subnet))
         else:
-            pool.subnet = str(space.allocate(4, _routed(record, rtnl)))
+            pool.subnet, pool.chosen = str(space.allocate(4, _routed(record, rtnl))), True
         reserved.append(pool.subnet)
 
 
@@ -144,7 +144,12 @@ def _pools(record: NetworkRecord, asked: Sequence[IPAMPool]) -> list[IPAMPool]:
                     "invalid network config:\ninvalid subnet : invalid CIDR block notation"
                 )
             continue
-        subnet = parse_network(pool.subnet)
+        try:
+            subnet = parse_network(pool.subnet)
+        except InvalidParameter:
+            raise InvalidParameter(
+                f"invalid network config:\ninvalid subnet {pool.subnet}: invalid CIDR block notation"
+            ) from None
         (four if subnet.version == 4 else six).append(_checked(subnet, pool))
     if record.enable_ipv4 and not four:
         four.append(IPAMPool())

@@ -25,6 +25,8 @@ class IPAMPool(msgspec.Struct, kw_only=True):
     ip_range: str = ""
     gateway: str = ""
     aux_addresses: dict[str, str] = {}
+    chosen: bool = False
+    """The subnet was left to us."""
 
 
 class AddressPool:

@@ -140,6 +140,15 @@ class Network:
                     addresses.reserve(parse_address(address))
             self._pools.append((addresses, pool.aux_addresses.get(DEFAULT_GATEWAY, pool.gateway)))
 
+    def check_wanted(self, *wanted: str) -> None:
+        """Raises InvalidParameter if a user asks for an address where subnets were chosen for him."""
+        if any(wanted) and all(pool.chosen for pool in self.pools):
+            raise InvalidParameter(
+                f"invalid config for network {self.name}: invalid endpoint settings:\n"
+                "user specified IP address is supported only when connecting to networks with user "
+                "configured subnets"
+            )
+
     def take_address(self, version: int, wanted: str) -> tuple[str, int, str]:
         """An address, its prefix length and its gateway; the wanted address if one is named.
 

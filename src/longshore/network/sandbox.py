@@ -235,6 +235,7 @@ class Sandbox:
         )
         if network.behaviour.addressed:
             undo.callback(network.release_addresses, endpoint)
+            network.check_wanted(options.ipv4_address, options.ipv6_address)
             if network.enable_ipv4:
                 endpoint.ipv4_address, endpoint.ipv4_prefixlen, endpoint.ipv4_gateway = network.take_address(
                     4, options.ipv4_address

@@ -39,6 +39,8 @@ def decode(raw: bytes, kind: type[T]) -> T:
         plain = msgspec.json.decode(raw)
     except msgspec.DecodeError as exc:
         raise InvalidParameter(f"invalid JSON: {exc}") from None
+    except RecursionError:
+        raise InvalidParameter("invalid JSON: exceeded max depth") from None
     return convert(plain, kind)
 
 
@@ -48,6 +50,8 @@ def convert(plain: object, kind: type[T]) -> T:
         return msgspec.convert(_forgive(plain, kind), kind)
     except msgspec.ValidationError as exc:
         raise InvalidParameter(f"invalid JSON: {exc}") from None
+    except RecursionError:
+        raise InvalidParameter("invalid JSON: exceeded max depth") from None
 
 
 def encode(value: object) -> bytes:
@@ -60,9 +64,9 @@ def to_plain(value: object) -> Any:
     if isinstance(value, msgspec.Struct):
         omit: frozenset[str] = getattr(value, "_omitempty", frozenset())
         plain = {}
-        for attribute, key in _field_names(type(value)):
+        for attribute, key, kind in _field_names(type(value)):
             item = getattr(value, attribute)
-            if not item and attribute in omit and not _is_set_pointer(item):
+            if not item and attribute in omit and not _is_set_pointer(item, kind):
                 continue
             plain[key] = to_plain(item)
         return plain
@@ -73,14 +77,14 @@ def to_plain(value: object) -> Any:
     return value
 
 
-def _is_set_pointer(item: object) -> bool:
-    # A Go pointer to a struct is not empty because its fields are; a struct is only ever omitted as None.
-    return isinstance(item, msgspec.Struct)
+def _is_set_pointer(item: object, kind: Any) -> bool:
+    # A Go pointer is not empty because what it points to is: a struct, or a number or truth that may be None.
+    return isinstance(item, msgspec.Struct) or (isinstance(item, int) and _takes_null(kind))
 
 
 @cache
-def _field_names(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    return tuple((field.name, field.encode_name) for field in msgspec.structs.fields(kind))
+def _field_names(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    return tuple((field.name, field.encode_name, field.type) for field in msgspec.structs.fields(kind))
 
 
 @cache

@@ -46,6 +46,8 @@ class VolumeService:
         self._records: dict[str, record.VolumeRecord] = {}
         self._references: dict[str, set[str]] = {}
         self._mounts: dict[str, LocalMount] = {}
+        self._users: set[tuple[str, str]] = set()
+        """(volume, container) of those that mounted it and have not given it back."""
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
         for directory in root.iterdir():
             if directory.is_dir() and not directory.is_symlink() and (directory / "_data").is_dir():
@@ -176,9 +178,10 @@ class VolumeService:
         """The containers that use the volume, running or not."""
         return frozenset(self._references.get(name, ()))
 
-    def mount(self, name: str, ref: str) -> Path:
+    def mount(self, name: str, ref: str, attributes: Mapping[str, str] | None = None) -> Path:
         """Where the content is, mounted if the volume has options. Idempotent for each `ref`.
 
+        `attributes` tell the event more; without any there is none: the daemon itself looks inside.
         Raises NotFound, or System if the mount fails.
         """
         entry = self._record(name)
@@ -186,15 +189,22 @@ class VolumeService:
             mounted = self._mounts.get(name) or LocalMount(entry.options, self._data(name))
             mounted.acquire(name, ref)
             self._mounts[name] = mounted
-        self._on_event("mount", name, {"driver": "local", "container": ref})
+        self._users.add((name, ref))
+        if attributes is not None:
+            self._on_event("mount", name, {"driver": "local", "container": ref, **attributes})
         return self._data(name)
 
-    def unmount(self, name: str, ref: str) -> None:
-        """Take back what `mount` gave to `ref`; the last one unmounts. Not being mounted is no error."""
+    def unmount(self, name: str, ref: str, *, quiet: bool = False) -> None:
+        """Take back what `mount` gave to `ref`; the last one unmounts. Not being mounted is no error.
+
+        `quiet`: without an event.
+        """
         mounted = self._mounts.get(name)
         if mounted is not None and mounted.release(ref):
             del self._mounts[name]
-        self._on_event("unmount", name, {"driver": "local", "container": ref})
+        if (name, ref) in self._users and not quiet:
+            self._on_event("unmount", name, {"driver": "local", "container": ref})
+        self._users.discard((name, ref))
 
     def path(self, name: str) -> Path:
         """The volume's directory on the host, mounted or not. Raises NotFound."""

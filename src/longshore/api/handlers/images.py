@@ -10,6 +10,7 @@ from longshore.api import query
 from longshore.api.http import Request, Response
 from longshore.api.respond import json_response, progress_response
 from longshore.errors import InvalidParameter, NotImplementedHere
+from longshore.images.reference import parse as parse_reference
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -63,7 +64,8 @@ async def post_images_load(engine: Engine, request: Request) -> Response:
     from longshore.engine.images import image_load
 
     quiet = query.boolean(request, "quiet", default=True)
-    return await progress_response(await image_load(engine, aiter(request.body), quiet, platforms(request)))
+    progress = await image_load(engine, aiter(request.body), quiet, platforms(request))
+    return await progress_response(progress, errors_in_stream=True)
 
 
 async def post_images_create(engine: Engine, request: Request) -> Response:
@@ -72,6 +74,7 @@ async def post_images_create(engine: Engine, request: Request) -> Response:
 
     image, source = query.string(request, "fromImage"), query.string(request, "fromSrc")
     if image:
+        parse_reference(image)
         raise NotImplementedHere(
             f"cannot pull {image}: this engine does not talk to registries; "
             "use docker load or docker import to bring an image in"
@@ -121,7 +124,7 @@ def platforms(request: Request) -> list[str]:
     for text in request.query.get("platform", []) if request.version >= (1, 48) else []:
         try:
             platform = msgspec.json.decode(text, type=dict[str, str | list[str]])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise InvalidParameter(f"failed to parse platform: {text}") from None
         parts = (platform.get(key) for key in ("os", "architecture", "variant"))
         found.append("/".join(str(part) for part in parts if part))
