@@ -20,6 +20,11 @@ _ZERO_BLOCK = bytes(BLOCK)
 _LONGEST_SPECIAL = 1 << 20
 """PAX records and GNU long names beyond this are refused, as Go's archive/tar does."""
 
+_MOST_SPECIALS = 16
+_MOST_MAP_BLOCKS = 4096
+_MOST_SPANS = 1 << 16
+"""Pieces of one sparse file."""
+
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 
@@ -83,7 +88,8 @@ class TarStream:
             self._padding = 0
         pax: dict[str, bytes] = {}
         long_name = long_link = b""
-        while True:
+        # A handful of records may come before an entry; without end they would only fill the memory.
+        for _ in range(_MOST_SPECIALS):
             block = self._block()
             if block is None:
                 return None
@@ -99,6 +105,7 @@ class TarStream:
                 long_link = self._special(block).split(b"\0", 1)[0]
             else:
                 return self._entry(block, pax, long_name, long_link)
+        raise InvalidParameter("archive/tar: invalid tar header: too many records before an entry")
 
     def content(self) -> Iterator[bytes]:
         """The current entry's content, or what is left of it, in chunks."""
@@ -160,7 +167,10 @@ class TarStream:
             entry.type = REGULAR
             self._old_gnu_sparse(entry, block)
         elif "GNU.sparse.major" in pax or "GNU.sparse.map" in pax:
-            self._pax_sparse(entry, pax)
+            try:
+                self._pax_sparse(entry, pax)
+            except ValueError:
+                raise InvalidParameter(f"archive/tar: invalid tar header: {entry.name}: sparse map") from None
         return entry
 
     def _old_gnu_sparse(self, entry: TarEntry, block: bytes) -> None:
@@ -168,6 +178,8 @@ class TarStream:
         spans = [block[386 + 24 * i : 410 + 24 * i] for i in range(4)]
         extended = block[482]
         while extended:
+            if len(spans) > _MOST_SPANS:
+                raise InvalidParameter(f"archive/tar: invalid tar header: {entry.name}: sparse map")
             more = self._exactly(BLOCK)
             self._raw.append(more)
             spans += [more[24 * i : 24 * i + 24] for i in range(21)]
@@ -196,7 +208,7 @@ class TarStream:
         _check_sparse(entry)
 
     def _sparse_map_block(self) -> bytes:
-        if self._left < BLOCK:
+        if self._left < BLOCK or len(self._raw) > _MOST_MAP_BLOCKS:
             raise InvalidParameter("archive/tar: invalid tar header: sparse map")
         block = self._exactly(BLOCK)
         self._raw.append(block)

@@ -53,6 +53,10 @@ _LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": logging.CRITICAL,
 }
+_ORDINARY = re.compile(
+    r'"?(cleaning up after shim disconnected|cleanup warnings|failed to remove runc container)'
+)
+"""Warnings of containerd 1.6 that come with every ordinary exit."""
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(\w+) msg=(.*)$')
 
 
@@ -256,7 +260,9 @@ disabled_plugins = [{disabled}]
         parsed = _LOG_LINE.match(line)
         level, message = (_LEVELS.get(parsed[1], logging.INFO), parsed[2]) if parsed else (logging.INFO, line)
         # What containerd finds worth an info is of interest to who debugs the engine, not to its user.
-        self._log.log(logging.DEBUG if level == logging.INFO else level, "containerd: %s", message)
+        if level == logging.INFO or (level == logging.WARNING and _ORDINARY.match(message)):
+            level = logging.DEBUG
+        self._log.log(level, "containerd: %s", message)
 
 
 def _accepts(address: Path) -> bool:
