@@ -26,7 +26,7 @@ from longshore.errors import Conflict
 
 async def echo(engine: Any, request: Request) -> None:
     """What is sent comes back; after the client's end, how much it was."""
-    await request.body.read()
+    await request.body.read(1 << 20)
     connection = hijack(request, multiplexed=True)
     total = 0
     while chunk := await connection.read():
@@ -334,7 +334,7 @@ def test_requests_that_could_be_read_in_two_ways_are_refused(serve: Serve, reque
 
 def test_chunked_bodies_and_expect_continue(serve: Serve) -> None:
     async def handler(engine: Any, request: Request) -> Response:
-        return Response(200, await request.body.read())
+        return Response(200, await request.body.read(1 << 20))
 
     served = serve(Route("POST", "/body", handler))
     with served.connect() as client:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 1 << 20
 """Bytes of request line and headers together; Go's default."""
+MAX_HEADERS = 1000
+"""Header lines of a request; joining those of one name costs the square of their number."""
 MAX_DRAIN = 256 << 10
 """Bytes of a body nobody read that are skipped to keep the connection; beyond, it is closed, as in Go."""
 
@@ -86,9 +88,16 @@ class Body:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks
 
-    async def read(self) -> bytes:
-        """The rest of the body. Raises ClientGone."""
-        return b"".join([chunk async for chunk in self._chunks])
+    async def read(self, most: int) -> bytes:
+        """The rest of the body. Raises ClientGone, or ProtocolError if it is more than `most` bytes."""
+        if self._left > most:
+            raise ProtocolError(413, "http: request body too large")
+        body = bytearray()
+        async for chunk in self._chunks:
+            body += chunk
+            if len(body) > most:
+                raise ProtocolError(413, "http: request body too large")
+        return bytes(body)
 
     @property
     def drainable(self) -> bool:
@@ -104,7 +113,8 @@ class Body:
             skipped += len(chunk)
             if skipped > MAX_DRAIN:
                 return False
-        return True
+        # A body that broke off before has no more chunks, but what follows it is no request either.
+        return self._done
 
     def _start(self) -> None:
         if self._expect_continue:
@@ -194,6 +204,8 @@ def _split_target(target: bytes) -> tuple[str, str]:
 
 
 def _parse_headers(lines: list[bytes]) -> dict[str, str]:
+    if len(lines) > MAX_HEADERS:
+        raise ProtocolError(431, "Request Header Fields Too Large")
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(b":")

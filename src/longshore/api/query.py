@@ -13,6 +13,9 @@ from longshore.types.codec import convert
 
 T = TypeVar("T")
 
+MAX_JSON = 16 << 20
+"""Bytes of a JSON body; no honest one comes near, and a body is held in memory whole."""
+
 Filters = dict[str, list[str]]
 """Filter names to the values given for each."""
 
@@ -36,7 +39,8 @@ def integer(request: Request, name: str, default: int | None = None) -> int | No
         return default
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax')
-    number = int(text)
+    digits = text.lstrip("+-").lstrip("0")
+    number = int(text) if len(digits) < 20 else 1 << 64
     if not -(1 << 63) <= number < 1 << 63:
         raise InvalidParameter(f'strconv.Atoi: parsing "{text}": value out of range')
     return number
@@ -49,7 +53,7 @@ def filters(request: Request) -> Filters:
         return {}
     try:
         given = msgspec.json.decode(text, type=dict[str, dict[str, bool] | list[str]])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise InvalidParameter("invalid filter") from None
     return {name: list(values) for name, values in given.items()}
 
@@ -59,7 +63,7 @@ async def json_object(request: Request) -> dict[str, object] | None:
     check_content_type(request)
     if request.body.empty:
         return None
-    raw = await request.body.read()
+    raw = await request.body.read(MAX_JSON)
     if not raw.strip():
         raise InvalidParameter("invalid JSON: got EOF while reading request body")
     try:
@@ -68,6 +72,8 @@ async def json_object(request: Request) -> dict[str, object] | None:
         if "trailing characters" in str(exc):
             raise InvalidParameter("unexpected content after JSON") from None
         raise InvalidParameter(f"invalid JSON: {_as_go(exc)}") from None
+    except RecursionError:
+        raise InvalidParameter("invalid JSON: exceeded max depth") from None
     if plain is None:
         return {}
     if not isinstance(plain, dict):

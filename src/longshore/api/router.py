@@ -171,7 +171,8 @@ class Router:
 
 
 def _check_version(text: str) -> tuple[int, ...]:
-    version = tuple(int(part or 0) for part in text.split("."))
+    # More digits than Go's comparison can hold are as much too new as it gets.
+    version = tuple(int(part[:18] or 0) for part in text.split("."))
     if version < MIN_API_VERSION:
         raise InvalidParameter(
             f"client version {text} is too old. Minimum supported API version is {_dotted(MIN_API_VERSION)}, "

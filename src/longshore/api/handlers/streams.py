@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from longshore.api import query
 from longshore.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, accept_websocket, hijack
-from longshore.api.http import Request, Response
+from longshore.api.http import MAX_DRAIN, Request, Response
 from longshore.api.respond import JSON
 from longshore.errors import EngineError, InvalidParameter
 from longshore.types.codec import encode
@@ -24,7 +24,7 @@ _CONDITIONS = ("not-running", "next-exit", "removed")
 async def post_containers_attach(engine: Engine, request: Request) -> None:
     """docker attach, and the streams of docker run"""
     attachment = await _attach(engine, request)
-    await request.body.read()
+    await request.body.read(MAX_DRAIN)
     connection = hijack(request, multiplexed=not attachment.tty)
     with suppress(OSError):  # the client left
         await attachment.run(connection)
