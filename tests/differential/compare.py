@@ -43,6 +43,8 @@ class Case:
     """Our message where we refuse at once what the oracle finds out at the start only, or never."""
     lacking: str | None = None
     """Our message where we refuse what we cannot do."""
+    same_headers: tuple[str, ...] = ("Content-Type",)
+    """Headers that are equal."""
     but: dict[str, str] = field(default_factory=dict)
     """Paths that differ in this case, each with the reason."""
     version: str = "/v1.41"
@@ -124,7 +126,9 @@ def differences(case: Case, theirs: Response, ours: Response, strict: bool = Fal
         return []
     if ours.status >= 400 and ours.headers.get("Content-Type") != "application/json" and ours.body:
         return [f"an error that is no JSON: {ours.headers.get('Content-Type')!r}"]
-    found = [] if ours.status >= 400 else list(_header_differences(theirs, ours))
+    if ours.status >= 400 and ours.body and not re.fullmatch(rb'\{"message":".+"\}\n', ours.body):
+        return [f"an error unlike dockerd's: {ours.body!r}"]
+    found = [] if ours.status >= 400 else list(_header_differences(case.same_headers, theirs, ours))
     if case.raw:
         return found + ([] if theirs.body == ours.body else [f"body: {theirs.body!r}, ours {ours.body!r}"])
     if not theirs.body or not ours.body:
@@ -188,8 +192,8 @@ def _documents(response: Response) -> Any:
         return response.lines
 
 
-def _header_differences(theirs: Response, ours: Response) -> Iterator[str]:
-    for name in ("Content-Type",):
+def _header_differences(names: tuple[str, ...], theirs: Response, ours: Response) -> Iterator[str]:
+    for name in names:
         wanted, got = theirs.headers.get(name), ours.headers.get(name)
         # newer versions name the type of a stream, the oracle leaves it out
         if wanted and wanted.replace(" ", "") != (got or "").replace(" ", ""):

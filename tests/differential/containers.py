@@ -287,6 +287,20 @@ CASES: list[Case] = [
     ),
     case("logs: neither stream", "GET /containers/box/logs", given=ECHO),
     case("logs: since that is no time", "GET /containers/box/logs?stdout=1&since=x", given=ECHO),
+    case("logs: last two", "GET /containers/box/logs?stdout=1&stderr=1&tail=2", given=ECHO, raw=True),
+    case("logs: tail of all", "GET /containers/box/logs?stdout=1&tail=all", given=ECHO, raw=True),
+    case("logs: tail that is no number", "GET /containers/box/logs?stdout=1&tail=x", given=ECHO, raw=True),
+    case("logs: until the past", "GET /containers/box/logs?stdout=1&until=1", given=ECHO, raw=True),
+    case("logs: since the past", "GET /containers/box/logs?stdout=1&since=1.5", given=ECHO, raw=True),
+    case(
+        "attach: keys that are none", "POST /containers/box/attach?stream=1&detachKeys=nope", given=running()
+    ),
+    case(
+        "wait: not running",
+        "POST /containers/box/wait?condition=not-running",
+        given=exited(),
+        same=("StatusCode",),
+    ),
     case("logs: in the future", "GET /containers/box/logs?stdout=1&since=9999999999", given=ECHO, raw=True),
     case("logs: created only", "GET /containers/box/logs?stdout=1", given=created(), raw=True),
     case(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from differential.compare import Request, request
 from differential.containers import created, exited, paused, running
+from differential.images import TAR, imported
 from differential.networks import network
 
 CONTAINER = ("Type", "Action", "status", "from", "scope", "Actor.Attributes")
@@ -19,6 +20,8 @@ class EventCase:
     steps: tuple[Request, ...]
     filters: dict[str, list[str]] = field(default_factory=lambda: {"type": ["container"]})
     keys: tuple[str, ...] = CONTAINER
+    ordered: bool = True
+    """One after the other; else several things happen beside each other."""
 
 
 NAMES_ONLY = ("Type", "Action", "scope", "Actor.Attributes.name", "Actor.Attributes.type")
@@ -39,6 +42,35 @@ CASES: list[EventCase] = [
     EventCase("forced remove", (*running(), request("DELETE /containers/box?force=1"))),
     EventCase("automatic remove", exited(HostConfig={"AutoRemove": True})[:2]),
     EventCase("command not found", (*created(Cmd=["nope"]),)),
+    EventCase(
+        "image import and remove",
+        (*imported(), request("DELETE /images/empty")),
+        {"type": ["image"]},
+        ("Type", "Action", "status", "scope"),
+    ),
+    EventCase(
+        "image load",
+        (Request("POST", "/images/load?quiet=1", b"\0" * 1024, TAR),),
+        {"type": ["image"]},
+    ),
+    EventCase("exit by itself", exited(Cmd=["sh", "-c", "exit 3"])),
+    EventCase("attach", (*running(), request("POST /containers/box/attach?logs=1&stdout=1"))),
+    EventCase("top", (*running(), request("GET /containers/box/top"))),
+    EventCase("export", (*created(), request("GET /containers/box/export"))),
+    EventCase(
+        "network connected and left by hand",
+        (
+            *network(),
+            *running(),
+            request("POST /networks/net1/connect", {"Container": "box"}),
+            request("POST /networks/net1/disconnect", {"Container": "box"}),
+        ),
+        NETWORK,
+        NAMES_ONLY,
+    ),
+    EventCase("filter by image", created(), {"image": ["busybox"]}),
+    EventCase("filter by two types", created(), {"type": ["container", "network"]}, NAMES_ONLY),
+    EventCase("filter by nothing that is", created(), {"type": ["nope"]}),
     EventCase(
         "image tag",
         (request("POST /images/busybox/tag?repo=other&tag=1"), request("DELETE /images/other:1")),

@@ -7,10 +7,11 @@ import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longshore import __version__
 from longshore.engine.version import program_version
+from longshore.types.codec import to_plain
 from longshore.types.system import (
     AddressPool,
     Commit,
@@ -101,6 +102,32 @@ async def system_info(engine: Engine) -> SystemInfo:
         ),
         Warnings=_warnings(engine, obstacles) or None,
     )
+
+
+def as_of_version(info: SystemInfo, version: tuple[int, ...]) -> dict[str, Any]:
+    """The answer as clients of an older API version know it."""
+    plain: dict[str, Any] = to_plain(info)
+    if version >= (1, 44):
+        plain.setdefault("CDISpecDirs", [])
+    if version < (1, 50):
+        plain |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+    if version < (1, 49):
+        plain.pop("FirewallBackend", None)
+        for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            plain[commit]["Expected"] = plain[commit]["ID"]
+        plain["RegistryConfig"] |= {
+            "AllowNondistributableArtifactsCIDRs": [],
+            "AllowNondistributableArtifactsHostnames": [],
+        }
+    if version < (1, 46):
+        plain.pop("Containerd", None)
+    if version < (1, 44):
+        plain["SecurityOptions"] = [
+            option.replace("profile=builtin", "profile=default") for option in plain["SecurityOptions"]
+        ]
+    if version < (1, 42):
+        plain |= {"KernelMemory": False, "KernelMemoryTCP": False}
+    return plain
 
 
 def _registries(engine: Engine) -> ServiceConfig:

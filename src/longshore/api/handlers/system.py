@@ -32,9 +32,9 @@ async def get_ping(engine: Engine, request: Request) -> Response:
 
 async def get_info(engine: Engine, request: Request) -> Response:
     """docker info"""
-    from longshore.engine.info import system_info
+    from longshore.engine.info import as_of_version, system_info
 
-    return json_response(await system_info(engine))
+    return json_response(as_of_version(await system_info(engine), request.version))
 
 
 async def get_version(engine: Engine, request: Request) -> Response:
