@@ -102,3 +102,35 @@ def test_starting_with_a_body_is_refused(served: Served) -> None:
         400,
         "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
     )
+
+
+@pytest.mark.parametrize("raw", ["[" * 100_000, '{"a":' * 50_000])
+def test_deep_nesting_is_the_clients_error(served: Served, raw: str) -> None:
+    status, _, answer = served.get("/body", "POST", "Content-Type: application/json\r\n", raw)
+    assert status == 400
+    assert json.loads(answer)["message"].startswith("invalid JSON: ")
+
+
+def test_numbers_of_any_length_are_out_of_range(served: Served) -> None:
+    status, _, answer = served.get(f"/echo?number={'9' * 5000}")
+    assert (status, json.loads(answer)["message"].endswith("value out of range")) == (400, True)
+    assert json.loads(served.get(f"/echo?number={'0' * 5000}7")[2])["number"] == 7
+    assert json.loads(served.get(f"/echo?number=-{'0' * 5000}7")[2])["number"] == -7
+
+
+def test_bodies_are_bounded(served: Served) -> None:
+    headers = f"Content-Type: application/json\r\nContent-Length: {query.MAX_JSON + 1}\r\n"
+    assert served.get("/body", "POST", headers)[0] == 413
+
+
+def test_nothing_is_read_as_a_request_behind_a_broken_body(served: Served) -> None:
+    with served.connect() as client:
+        client.sendall(
+            b"POST /body HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\nzz\r\nGET /echo HTTP/1.1\r\nHost: d\r\n\r\n"
+        )
+        received = b""
+        while chunk := client.recv(65536):
+            received += chunk
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 400 ")

@@ -134,3 +134,8 @@ def test_routes_are_found(method: str, path: str, template: str, variables: dict
 
 def test_no_route_is_declared_twice() -> None:
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
+
+
+def test_a_version_of_any_length_is_too_new(serve: Serve) -> None:
+    status, _, body = serve().get(f"/v1.{'9' * 5000}/_ping")
+    assert (status, "is too new" in message(body)) == (400, True)

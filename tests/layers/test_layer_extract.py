@@ -15,6 +15,7 @@ from longshore.errors import InvalidParameter
 from longshore.layers.extract import Extractor, clean
 from longshore.layers.idmap import IdMap
 from longshore.layers.remove import remove_tree
+from longshore.layers.tarstream import TarStream
 from longshore.layers.unpack import unpack
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -249,3 +250,33 @@ def test_removal_does_not_follow_links_and_goes_deep(tmp_path: Path) -> None:
     remove_tree(top)
     assert not top.exists()
     assert (tmp_path / "outside/victim").read_text() == "safe"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"uid": 1 << 40}, {"mtime": 1 << 70, "type": tarfile.DIRTYPE}, {"pax_headers": {"path": "a\0b"}}],
+    ids=str,
+)
+def test_what_the_kernel_cannot_take_is_damage(
+    extract: Callable[..., Path], attributes: dict[str, object]
+) -> None:
+    info = tarfile.TarInfo("a")
+    for key, value in attributes.items():
+        setattr(info, key, value)
+    with pytest.raises(InvalidParameter, match="invalid tar header"):
+        extract((info, b""))
+
+
+def test_records_before_an_entry_have_an_end() -> None:
+    record = tarfile.TarInfo("x")
+    record.type = b"g"
+    with pytest.raises(InvalidParameter, match="too many records"):
+        TarStream(iter([record.tobuf() * 100]).__next__).next()
+
+
+@pytest.mark.parametrize("numbers", ["x,1", "0,x"])
+def test_a_sparse_map_that_is_no_numbers(extract: Callable[..., Path], numbers: str) -> None:
+    info = tarfile.TarInfo("a")
+    info.pax_headers = {"GNU.sparse.map": numbers, "GNU.sparse.size": "10"}
+    with pytest.raises(InvalidParameter, match="sparse map"):
+        extract((info, b""))

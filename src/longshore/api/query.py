@@ -39,8 +39,11 @@ def integer(request: Request, name: str, default: int | None = None) -> int | No
         return default
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax')
-    digits = text.lstrip("+-").lstrip("0")
-    number = int(text) if len(digits) < 20 else 1 << 64
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    # Python refuses to convert thousands of digits, Go says that they are too many.
+    size = int(digits) if len(digits) < 20 else 1 << 64
+    number = -size if text[0] == "-" else size
+    number = -number if text[0] == "-" else number
     if not -(1 << 63) <= number < 1 << 63:
         raise InvalidParameter(f'strconv.Atoi: parsing "{text}": value out of range')
     return number

@@ -275,6 +275,8 @@ class Extractor:
                 continue  # replaced by a later entry
             try:
                 os.utime(directory, ns=(mtime, mtime))
+            except OverflowError:
+                raise InvalidParameter(f"archive/tar: invalid tar header: {name}: mtime") from None
             finally:
                 os.close(directory)
 
