@@ -43,7 +43,6 @@ def integer(request: Request, name: str, default: int | None = None) -> int | No
     # Python refuses to convert thousands of digits, Go says that they are too many.
     size = int(digits) if len(digits) < 20 else 1 << 64
     number = -size if text[0] == "-" else size
-    number = -number if text[0] == "-" else number
     if not -(1 << 63) <= number < 1 << 63:
         raise InvalidParameter(f'strconv.Atoi: parsing "{text}": value out of range')
     return number
