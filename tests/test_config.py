@@ -131,7 +131,6 @@ def test_bad_flags(words: list[str], text: str) -> None:
         ({"default_runtime": "gone"}, "specified default runtime 'gone' does not exist"),
         ({"exec_opts": ["native.cgroupdriver=x"]}, "invalid exec-opt native.cgroupdriver=x"),
         ({"default_shm_size": "much"}, "invalid size: 'much'"),
-        ({"userns_remap": "default"}, "userns-remap cannot be honoured: "),
         ({"selinux_enabled": True}, "selinux-enabled cannot be honoured: "),
         ({"seccomp_profile": "/nonexistent/p.json"}, "opening seccomp profile (/nonexistent/p.json) failed"),
     ],
