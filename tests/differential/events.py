@@ -20,6 +20,8 @@ class EventCase:
     steps: tuple[Request, ...]
     filters: dict[str, list[str]] = field(default_factory=lambda: {"type": ["container"]})
     keys: tuple[str, ...] = CONTAINER
+    doubled: bool = False
+    """The oracle tells of one thing twice, by two functions on the same way."""
     ordered: bool = True
     """One after the other; else several things happen beside each other."""
 
@@ -67,6 +69,7 @@ CASES: list[EventCase] = [
         ),
         NETWORK,
         NAMES_ONLY,
+        doubled=True,
     ),
     EventCase("filter by image", created(), {"image": ["busybox"]}),
     EventCase("filter by two types", created(), {"type": ["container", "network"]}, NAMES_ONLY),

@@ -63,6 +63,8 @@ def test_same_events(pair: tuple[Daemon, Daemon], case: events.EventCase) -> Non
     for message in ours:  # newer versions tell how long it ran
         if isinstance(attributes := message.get("Actor.Attributes"), dict):
             attributes.pop("execDuration", None)
+    if case.doubled:
+        theirs = [each for each, before in zip(theirs, [None, *theirs], strict=False) if each != before]
     assert ours == theirs
 
 

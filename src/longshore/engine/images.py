@@ -14,6 +14,7 @@ from longshore.engine.version import API_VERSION
 from longshore.errors import InvalidParameter, NotFound
 from longshore.images.describe import as_of_version, summaries_as_of_version
 from longshore.images.load import Platform
+from longshore.images.reference import parse
 from longshore.images.remove import InUse, Use
 from longshore.types.image import (
     ImageDeleteItem,
@@ -74,8 +75,10 @@ async def image_import(
 
         try:
             async for line in messages_of(work):
-                if str(line.get("status", "")).startswith("sha256:"):
-                    _event(engine, "import", str(line["status"]), str(line["status"]))
+                if (id := str(line.get("status", ""))).startswith("sha256:"):
+                    if repo:
+                        _event(engine, "tag", id, f"{repo}:{tag}" if tag else parse(repo).tagged.familiar)
+                    _event(engine, "import", id, id)
                 yield line
         finally:
             reader.cancel()
@@ -90,7 +93,11 @@ async def image_save(engine: Engine, names: list[str], platforms: Iterable[str] 
         raise InvalidParameter("no image names given")
     for name in names:
         await _known(engine, name)
-        _event(engine, "save", name, name)
+        try:
+            id = engine.images.resolve(name).id
+        except NotFound:
+            id = name  # of all tags of a repository
+        _event(engine, "save", id, id)
     return chunks_of(lambda write: engine.images.save(names, write))
 
 
@@ -169,7 +176,8 @@ async def _known(engine: Engine, name: str) -> None:
 def _loaded_event(engine: Engine, text: str) -> None:
     name = text.partition(": ")[2].strip()
     try:
-        _event(engine, "load", engine.images.resolve(name).id, name)
+        id = engine.images.resolve(name).id
+        _event(engine, "load", id, id)
     except NotFound:
         return  # Removed again already.
 
