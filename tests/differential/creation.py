@@ -50,6 +50,7 @@ CASES: list[Case] = [
     refused("image name that is none", {"Image": "Nope!"}, newer=LOWERCASE.format("Nope!")),
     refused("image name in capitals", {"Image": "NOPE"}, newer=LOWERCASE.format("NOPE")),
     refused("empty image", {"Image": ""}),
+    refused("no image but a command", {"Image": "", "Cmd": ["true"]}, sooner="no image specified"),
     refused("empty body", b"", headers={"Content-Type": "application/json"}, status_only=True),
     refused("no content type", b'{"Image":"busybox"}', status_only=True),
     refused("wrong content type", b"{}", headers={"Content-Type": "text/plain"}, status_only=True),

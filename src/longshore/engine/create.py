@@ -49,6 +49,8 @@ async def container_create(
     _default_network_mode(host_config, endpoints)
     warnings = verify_container_settings(engine, host_config, config, update=False)
     verify_networking_config(engine, host_config, endpoints, api_version)
+    if not config.Image and not config.entrypoint and not config.cmd:
+        raise InvalidParameter("no command specified")
     image = _find_image(engine, config.Image, platform)
     merge_image_config(config, image)
     if not config.entrypoint and not config.cmd:
@@ -134,7 +136,7 @@ def _default_network_mode(host_config: HostConfig, endpoints: dict[str, Endpoint
 
 def _find_image(engine: Engine, name: str, platform: str) -> Image:
     if not name:
-        raise InvalidParameter("config cannot be empty in order to create a container")
+        raise InvalidParameter("no image specified")
     image = engine.images.resolve(name)
     if platform:
         wanted = platform.lower().split("/")
