@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from longshore import __version__
 from longshore.engine.version import program_version
+from longshore.logs.driver import log_driver_names
 from longshore.types.codec import to_plain
 from longshore.types.system import (
     AddressPool,
@@ -53,7 +54,7 @@ async def system_info(engine: Engine) -> SystemInfo:
         Images=len(engine.images.images.all()),
         Driver=engine.layers.driver_name,
         DriverStatus=[list(pair) for pair in engine.layers.status()],
-        Plugins=PluginsInfo(["local"], ["bridge", "host", "null"], None, ["json-file", "local"]),
+        Plugins=PluginsInfo(["local"], ["bridge", "host", "null"], None, log_driver_names()),
         MemoryLimit=host.memory_limit,
         SwapLimit=host.swap_limit,
         CpuCfsPeriod=host.cpu_cfs,

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
-from longshore.logs.driver import LogDriver, create_log_driver
+from longshore.errors import EngineError, System
+from longshore.logs.driver import LogDriver, create_log_driver, is_remote
 from longshore.logs.info import LogInfo, log_path
 
 
-def open_log(engine: Engine, container: Container) -> LogDriver | None:
-    """Open the container's log for a run; None if it keeps none. Raises InvalidParameter, OSError."""
+async def open_log(engine: Engine, container: Container, *, running: bool = False) -> LogDriver | None:
+    """Open the container's log for a run; None if it keeps none.
+
+    A peer that cannot be reached is an error unless the container is `running` already. Raises
+    InvalidParameter, System and OSError.
+    """
     config = container.host_config.LogConfig
-    path = log_path(config.Type, container.root, container.id)
+    path = log_path(config.Type, container.root, container.id, config.Config)
     container.record.LogPath = str(path) if config.Type == "json-file" else ""
-    driver = create_log_driver(config.Type, config.Config or {}, log_info(container, path))
+    options, info = config.Config or {}, log_info(container, path)
+    if is_remote(config.Type):
+        info.must_connect = not running
+        try:
+            driver = await asyncio.to_thread(create_log_driver, config.Type, options, info)
+        except (OSError, EngineError) as exc:
+            message = "failed to create task for container: failed to initialize logging driver: "
+            raise System(message + str(exc)) from exc
+    else:
+        driver = create_log_driver(config.Type, options, info)
     if driver is not None:
         engine.logs[container.id] = driver
     return driver

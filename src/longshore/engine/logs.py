@@ -10,7 +10,7 @@ from longshore.engine.engine import Engine
 from longshore.errors import InvalidParameter, NotImplementedHere
 from longshore.logs.driver import LogDriver
 from longshore.logs.info import log_path
-from longshore.logs.reader import LogSource, ReadOptions, read_logs
+from longshore.logs.reader import LogSource, ReadOptions, check_readable, read_logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ async def container_logs(engine: Engine, name: str, options: LogsOptions) -> Log
         details=options.details,
     )
     source = log_source(engine, container)
+    check_readable(source)
     return LogsReply(container.config.Tty, read_logs(source, read, multiplex=not container.config.Tty))
 
 
@@ -63,7 +64,9 @@ def log_source(engine: Engine, container: Container) -> LogDriver | LogSource:
     if live is not None and container.state.Running:
         return live
     driver = container.host_config.LogConfig.Type
-    return LogSource(driver, log_path(driver, container.root, container.id))
+    return LogSource(
+        driver, log_path(driver, container.root, container.id, container.host_config.LogConfig.Config)
+    )
 
 
 def _timestamp(text: str) -> int | None:

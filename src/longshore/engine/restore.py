@@ -142,7 +142,7 @@ async def _take_back(engine: Engine, container: Container, task: TaskInfo) -> No
         log.error("container %s runs on with a damaged file system: %s", container.id[:12], exc)
     streams = engine.streams_of(container)
     streams.on_stdin_closed = lambda: engine.runtime.close_stdin(container.id)
-    driver = open_log(engine, container)
+    driver = await open_log(engine, container, running=True)
 
     def attach(stdio: Stdio) -> None:
         streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
@@ -168,7 +168,7 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
         container.set_running(task.pid, rfc3339_ns(exited_at))  # when it began, nobody knows
     if task is not None and task.status == "stopped":
         streams = engine.streams_of(container)
-        driver = open_log(engine, container)
+        driver = await open_log(engine, container, running=True)
 
         def attach(stdio: Stdio) -> None:
             streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)

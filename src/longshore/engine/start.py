@@ -136,7 +136,7 @@ async def _start_steps(
         spec = await build_spec(engine, container, rootfs, mounts, network)
     streams = engine.streams_of(container)
     with span("log driver"):
-        driver = open_log(engine, container)
+        driver = await open_log(engine, container)
 
     attached = False
 

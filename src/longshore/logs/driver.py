@@ -5,13 +5,14 @@ The names of options and the wording of errors are dockerd's (daemon/logger).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from longshore.errors import InvalidParameter
-from longshore.logs.info import LogInfo
+from longshore.logs.info import LogInfo, caches
 from longshore.logs.logfile import LogFile
-from longshore.logs.options import parse_binary_size
+from longshore.logs.options import parse_binary_size, parse_bool
 
 
 class LogDriver(Protocol):
@@ -31,6 +32,17 @@ class LogDriver(Protocol):
         """Let go of everything; may block until what was accepted is kept. Followers see the end."""
 
 
+@runtime_checkable
+class Queueing(Protocol):
+    """A driver that may have to let its container wait; then the pump does not read it for a while."""
+
+    on_room: Callable[[], None] | None
+    """Called, on a thread of the driver's, when it is no longer full."""
+
+    def is_full(self) -> bool:
+        """Whether the container has to wait."""
+
+
 Factory = Callable[[Mapping[str, str], LogInfo], LogDriver]
 
 # Options that dockerd itself takes for every driver (daemon/logger/factory.go).
@@ -44,12 +56,13 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "json-file": _JSON_FILE_OPTIONS,
     "local": frozenset(["max-file", "max-size", "compress"]),
 }
+_REMOTE = ("journald", "syslog")
 _DEFAULT_BUFFER = 1_000_000
 
 
 def log_driver_names() -> list[str]:
     """The drivers there are, as `docker info` lists them."""
-    return ["json-file", "local", "none"]
+    return sorted(["json-file", "local", *_REMOTE])
 
 
 def validate_log_opts(name: str, options: Mapping[str, str]) -> None:
@@ -71,14 +84,21 @@ def validate_log_opts(name: str, options: Mapping[str, str]) -> None:
             parse_binary_size(options["max-buffer-size"])
         except InvalidParameter as exc:
             raise InvalidParameter(f"error parsing option max-buffer-size: {exc.message}") from None
-    known = _OPTIONS.get(name)
+    if disabled := options.get("cache-disabled"):
+        try:
+            parse_bool(disabled)
+        except InvalidParameter:
+            raise InvalidParameter(f"invalid value for option cache-disabled: {disabled}") from None
+    known = _remote(name).OPTIONS if name in _REMOTE else _OPTIONS.get(name)
     if known is None:
         # dockerd would try for a plug-in of that name.
         raise InvalidParameter(f'error looking up logging plugin {name}: plugin "{name}" not found')
     for key in options:
         if key not in known and key not in _BUILT_IN:
-            what = f"{name} log driver" if name == "json-file" else f"log driver {name}"
+            what = f"log driver {name}" if name == "local" else f"{name} log driver"
             raise InvalidParameter(f"unknown log opt '{key}' for {what}")
+    if name in _REMOTE:
+        _remote(name).validate(options)
 
 
 def create_log_driver(name: str, options: Mapping[str, str], info: LogInfo) -> LogDriver | None:
@@ -90,6 +110,8 @@ def create_log_driver(name: str, options: Mapping[str, str], info: LogInfo) -> L
     validate_log_opts(name, options)
     if name == "none":
         return None
+    if name in _REMOTE:
+        return _open_remote(name, options, info)
     driver = _factory(name)(options, info)
     if options.get("mode") != "non-blocking":
         return driver
@@ -97,6 +119,37 @@ def create_log_driver(name: str, options: Mapping[str, str], info: LogInfo) -> L
 
     size = options.get("max-buffer-size")
     return RingDriver(driver, parse_binary_size(size) if size else _DEFAULT_BUFFER)
+
+
+def is_remote(name: str) -> bool:
+    """Whether the driver sends the log elsewhere, so that opening it may take a while."""
+    return name in _REMOTE
+
+
+def _open_remote(name: str, options: Mapping[str, str], info: LogInfo) -> LogDriver:
+    from longshore.logs.cache import open_cache
+    from longshore.logs.delivery import DEFAULT_CAPACITY, QueueLimit, RemoteDriver
+
+    sender = _remote(name).open_sender(options, info)
+    try:
+        sender.connect()
+    except OSError:
+        if info.must_connect:
+            raise
+    try:
+        cache = open_cache(options, info) if caches(options) else None
+    except BaseException:
+        sender.abort()
+        raise
+    size = options.get("max-buffer-size")
+    capacity = parse_binary_size(size) if size else DEFAULT_CAPACITY
+    lossy = options.get("mode") == "non-blocking"
+    return RemoteDriver(name, sender, QueueLimit(capacity, lossy=lossy), cache)
+
+
+def _remote(name: str) -> Any:
+    """The module of a driver that sends: its OPTIONS, `validate` and `open_sender`."""
+    return importlib.import_module(f"longshore.logs.{name}")
 
 
 def _factory(name: str) -> Factory:

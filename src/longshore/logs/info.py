@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from longshore.errors import InvalidParameter
+from longshore.logs.options import parse_bool
 
 _FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 
@@ -28,15 +29,26 @@ class LogInfo(msgspec.Struct, kw_only=True):
     """`KEY=value` each."""
     labels: dict[str, str] = {}
     daemon_name: str = "docker"
+    must_connect: bool = True
+    """Whether a peer that cannot be reached is an error; not for a container that runs already."""
 
 
-def log_path(driver: str, container_directory: Path, container_id: str) -> Path | None:
+def log_path(
+    driver: str, container_directory: Path, container_id: str, options: Mapping[str, str] | None = None
+) -> Path | None:
     """Where `driver` keeps the log of a container, None if nowhere. The layout is dockerd's."""
     if driver == "json-file":
         return container_directory / f"{container_id}-json.log"
     if driver == "local":
         return container_directory / "local-logs" / "container.log"
-    return None
+    if driver == "none" or not caches(options or {}):
+        return None
+    return container_directory / "container-cached.log"
+
+
+def caches(options: Mapping[str, str]) -> bool:
+    """Whether a driver that only sends keeps a copy to read back (log option cache-disabled)."""
+    return not parse_bool(options.get("cache-disabled") or "false")
 
 
 def extra_attributes(options: Mapping[str, str], info: LogInfo) -> dict[str, str]:
@@ -53,8 +65,9 @@ def extra_attributes(options: Mapping[str, str], info: LogInfo) -> dict[str, str
     return attributes
 
 
-def parse_tag(template: str, info: LogInfo) -> str:
+def parse_tag(template: str, info: LogInfo, default: str = "") -> str:
     """Fill in a tag template such as `{{.Name}}/{{.ID}}` (docs: "Customize log driver output")."""
+    template = template or default
     name = info.container_name.removeprefix("/")
     fields = {
         "ID": info.container_id[:12],

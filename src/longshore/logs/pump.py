@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from longshore.logs.driver import LogDriver
+from longshore.logs.driver import LogDriver, Queueing
 from longshore.logs.lines import LineSplitter
 from longshore.logs.subscriber import Subscriber
 
@@ -47,6 +47,11 @@ class Output:
         self.audience = audience
         self.on_end = on_end
         self.failed = False
+        self.queue = log if isinstance(log, Queueing) else None
+
+    def is_behind(self) -> bool:
+        """Whether the log or a client cannot take more now."""
+        return (self.queue is not None and self.queue.is_full()) or any(s.is_full() for s in self.audience())
 
 
 class _Source:
@@ -136,6 +141,8 @@ class LogPump:
         return min(1.0, self._patience) if self._paused else None
 
     def _add(self, output: Output) -> None:
+        if output.queue is not None:
+            output.queue.on_room = self.resume
         for source in output.sources:
             self._sources[source.fd] = source
             self._epoll.register(source.fd, _EVENTS)
@@ -164,12 +171,10 @@ class LogPump:
         if not chunk:
             self._end(source)
             return 0
-        behind = False
         for subscriber in source.output.audience():
             subscriber.put(source.stream, chunk)
-            behind = behind or subscriber.is_full()
         self._keep(source, source.splitter.feed(chunk))
-        if behind:
+        if source.output.is_behind():
             self._pause(source.output)
         return len(chunk)
 
@@ -212,7 +217,7 @@ class LogPump:
 
     def _resume(self) -> None:
         for source in list(self._paused):
-            if not any(subscriber.is_full() for subscriber in source.output.audience()):
+            if not source.output.is_behind():
                 source.paused = False
                 self._paused.discard(source)
                 self._epoll.register(source.fd, _EVENTS)

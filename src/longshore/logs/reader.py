@@ -83,6 +83,11 @@ async def read_logs(
             yield last
 
 
+def check_readable(source: LogDriver | LogSource) -> None:
+    """Raises NotImplementedHere if the log cannot be read back."""
+    _locate(source)
+
+
 def _locate(source: LogDriver | LogSource) -> tuple[LogFile | None, Path]:
     if isinstance(source, LogSource):
         if source.path is not None:

@@ -87,8 +87,9 @@ class JsonFormat:
 
 def format_of(driver: str) -> Format:
     """The format of the files of a driver."""
-    if driver == "local":
-        from longshore.logs.local import LocalFormat
+    if driver == "json-file":
+        return JsonFormat()
+    # Drivers that send a log elsewhere keep a copy in the local driver's format.
+    from longshore.logs.local import LocalFormat
 
-        return LocalFormat()
-    return JsonFormat()
+    return LocalFormat()

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class RingDriver:
-    """Hands blocks to `inner` on a thread of its own; when `capacity` bytes wait, the oldest are dropped."""
+    """Hands blocks to `inner` on a thread; with `capacity` bytes waiting new ones are dropped."""
 
     def __init__(self, inner: LogDriver, capacity: int) -> None:
         self.name = inner.name
@@ -33,10 +33,9 @@ class RingDriver:
         for piece in _pieces(block, max(1, self._capacity // 4)):
             with self._changed:
                 # One block is kept whatever its size, or a small buffer would keep none.
-                while self._blocks and self._size + len(piece) > self._capacity:
-                    lost = self._blocks.popleft()[1]
-                    self._size -= len(lost)
-                    self.dropped += len(lost)
+                if self._blocks and self._size + len(piece) > self._capacity:
+                    self.dropped += len(piece)
+                    continue
                 self._blocks.append((stream, piece, time_ns, partial))
                 self._size += len(piece)
                 self._changed.notify()

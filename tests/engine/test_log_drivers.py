@@ -1,0 +1,72 @@
+"""Log drivers that send elsewhere, with real peers, through the daemon."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from harness import DockerCLI
+
+JOURNAL = Path("/run/systemd/journal/socket")
+SCRIPT = "echo out; sleep 0.3; echo err >&2"
+
+
+def receive(peer: socket.socket, count: int) -> list[str]:
+    peer.settimeout(10)
+    return [peer.recv(65536).decode() for _ in range(count)]
+
+
+def test_syslog_over_udp_is_sent_and_read_back(docker: DockerCLI) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        options = (
+            *("--log-opt", f"syslog-address=udp://127.0.0.1:{peer.getsockname()[1]}"),
+            *("--log-opt", "syslog-format=rfc5424", "--log-opt", "syslog-facility=local3"),
+            *("--log-opt", "tag={{.ImageName}}/{{.Name}}"),
+        )
+        docker("run", "--name", "box", "--log-driver", "syslog", *options, "busybox", "sh", "-c", SCRIPT)
+        out, err = receive(peer, 2)
+    assert out.startswith("<158>1 ")
+    assert out.endswith(" busybox/box - out\n")
+    assert err.startswith("<155>1 ")
+    assert "out" in docker("logs", "box").stdout
+
+
+def test_a_peer_that_is_not_there_fails_the_start(docker: DockerCLI) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        log = ("--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://{address}")
+        failed = docker("run", *log, "busybox", "true", check=False)
+    expected = f"failed to initialize logging driver: dial tcp {address}: connect: connection refused"
+    assert failed.returncode == 125
+    assert expected in failed.stderr
+
+
+def test_without_a_cache_nothing_can_be_read(docker: DockerCLI) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        address = f"syslog-address=udp://127.0.0.1:{peer.getsockname()[1]}"
+        log = ("--log-driver", "syslog", "--log-opt", address, "--log-opt", "cache-disabled=true")
+        docker("run", "--name", "box", *log, "busybox", "echo", "hi")
+    failed = docker("logs", "box", check=False)
+    assert "configured logging driver does not support reading" in failed.stderr
+
+
+def test_journald_gets_its_fields(docker: DockerCLI) -> None:
+    if JOURNAL.exists():
+        pytest.skip("a journal runs here")
+    JOURNAL.parent.mkdir(parents=True)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+            peer.bind(str(JOURNAL))
+            log = ("--log-driver", "journald", "--label", "a.b=c", "--log-opt", "labels=a.b")
+            docker("run", "--name", "box", *log, "busybox", "sh", "-c", SCRIPT)
+            entries = receive(peer, 2)
+    finally:
+        JOURNAL.unlink(missing_ok=True)
+        JOURNAL.parent.rmdir()
+    assert entries[0].startswith("MESSAGE=out\nPRIORITY=6\n")
+    assert "\nCONTAINER_NAME=box\n" in entries[0]
+    assert "\nA_B=c\n" in entries[0]
+    assert entries[1].startswith("MESSAGE=err\nPRIORITY=3\n")
+    assert "out" in docker("logs", "box").stdout
