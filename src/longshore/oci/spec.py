@@ -76,7 +76,7 @@ def _create_spec(container: SpecInput, host: HostFacts) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "namespaces": namespaces(container, host),
         "devices": container_devices(host_config),
-        "resources": {**resources(host_config, host), "devices": device_cgroup_rules(host_config)},
+        "resources": _resources(container, host),
         "cgroupsPath": cgroups_path(container, host),
         "sysctl": sysctls(container),
         **id_mappings(container),
@@ -104,6 +104,14 @@ def _create_spec(container: SpecInput, host: HostFacts) -> dict[str, Any]:
     if host_config.Annotations:
         spec["annotations"] = dict(host_config.Annotations)
     return spec
+
+
+def _resources(container: SpecInput, host: HostFacts) -> dict[str, Any]:
+    limits = resources(container.host_config, host)
+    if limits.get("pids", {}).get("limit") == -1:
+        # A new cgroup has no limit anyway, and crun before 1.9 writes the number as it stands.
+        del limits["pids"]
+    return {**limits, "devices": device_cgroup_rules(container.host_config)}
 
 
 def _oom_score_adj(wanted: int, host: HostFacts) -> int:
