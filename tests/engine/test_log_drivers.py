@@ -1,5 +1,7 @@
 """Log drivers that send elsewhere, with real peers, through the daemon."""
 
+import gzip
+import json
 import socket
 from pathlib import Path
 
@@ -70,3 +72,22 @@ def test_journald_gets_its_fields(docker: DockerCLI) -> None:
     assert "\nA_B=c\n" in entries[0]
     assert entries[1].startswith("MESSAGE=err\nPRIORITY=3\n")
     assert "out" in docker("logs", "box").stdout
+
+
+def test_gelf_over_udp_comes_in_chunks(docker: DockerCLI) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(10)
+        log = ("--log-driver", "gelf", "--log-opt", f"gelf-address=udp://127.0.0.1:{peer.getsockname()[1]}")
+        noise = "head -c 6000 /dev/urandom | base64 -w 0; echo"
+        docker("run", "--name", "box", *log, "busybox", "sh", "-c", noise)
+        chunks = [peer.recv(2048)]
+        while len(chunks) < chunks[0][11]:
+            chunks.append(peer.recv(2048))
+    assert {chunk[:10] for chunk in chunks} == {chunks[0][:10]}
+    ordered = sorted(chunks, key=lambda chunk: chunk[10])
+    message = json.loads(gzip.decompress(b"".join(chunk[12:] for chunk in ordered)))
+    assert message["short_message"] + "\n" == docker("logs", "box").stdout
+    assert message["_container_name"] == "box"
+    assert message["_command"] == f"sh -c {noise}"
+    assert message["level"] == 6

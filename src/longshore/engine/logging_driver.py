@@ -44,6 +44,7 @@ def log_info(container: Container, path: Path | None) -> LogInfo:
         log_path=path or container.root / "log",
         image_id=container.record.Image,
         image_name=container.config.Image,
+        command=" ".join([container.record.Path, *container.record.Args]),
         created=container.record.Created,
         env=list(container.config.Env or []),
         labels=dict(container.config.Labels or {}),

@@ -56,7 +56,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "json-file": _JSON_FILE_OPTIONS,
     "local": frozenset(["max-file", "max-size", "compress"]),
 }
-_REMOTE = ("journald", "syslog")
+_REMOTE = ("gelf", "journald", "syslog")
 _DEFAULT_BUFFER = 1_000_000
 
 
@@ -96,7 +96,8 @@ def validate_log_opts(name: str, options: Mapping[str, str]) -> None:
     for key in options:
         if key not in known and key not in _BUILT_IN:
             what = f"log driver {name}" if name == "local" else f"{name} log driver"
-            raise InvalidParameter(f"unknown log opt '{key}' for {what}")
+            quoted = f'"{key}"' if name == "gelf" else f"'{key}'"
+            raise InvalidParameter(f"unknown log opt {quoted} for {what}")
     if name in _REMOTE:
         _remote(name).validate(options)
 

@@ -23,6 +23,8 @@ class LogInfo(msgspec.Struct, kw_only=True):
     """The file of this driver, e.g. containers/<id>/<id>-json.log; see `log_path`."""
     image_id: str = ""
     image_name: str = ""
+    command: str = ""
+    """The program with its arguments, separated by spaces."""
     created: str = ""
     """RFC 3339."""
     env: list[str] = []
@@ -51,17 +53,16 @@ def caches(options: Mapping[str, str]) -> bool:
     return not parse_bool(options.get("cache-disabled") or "false")
 
 
-def extra_attributes(options: Mapping[str, str], info: LogInfo) -> dict[str, str]:
-    """The attributes asked for by the options labels, labels-regex, env, env-regex and tag.
+def extra_attributes(options: Mapping[str, str], info: LogInfo, *, tag: bool = True) -> dict[str, str]:
+    """The attributes asked for by the options labels, labels-regex, env, env-regex and, with `tag`, tag.
 
     Raises InvalidParameter for a bad expression or template.
     """
     environment = dict(pair.split("=", 1) for pair in info.env if "=" in pair)
     attributes = _pick(info.labels, options.get("labels", ""), options.get("labels-regex", ""))
     attributes |= _pick(environment, options.get("env", ""), options.get("env-regex", ""))
-    tag = parse_tag(options.get("tag", ""), info)
-    if tag:
-        attributes["tag"] = tag
+    if tag and (filled := parse_tag(options.get("tag", ""), info)):
+        attributes["tag"] = filled
     return attributes
 
 

@@ -53,7 +53,9 @@ class JournaldSender:
             "SYSLOG_IDENTIFIER": tag,
             "CONTAINER_LOG_EPOCH": secrets.token_hex(32),
         }
-        fields |= {_field_name(key): value for key, value in extra_attributes(options, info).items()}
+        fields |= {
+            _field_name(key): value for key, value in extra_attributes(options, info, tag=False).items()
+        }
         self._common = b"".join(_field(name, value.encode()) for name, value in fields.items() if name)
         self._ordinal = 0
         self._path = path
