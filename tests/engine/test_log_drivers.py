@@ -5,6 +5,7 @@ import json
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 from harness import DockerCLI
 
@@ -91,3 +92,17 @@ def test_gelf_over_udp_comes_in_chunks(docker: DockerCLI) -> None:
     assert message["_container_name"] == "box"
     assert message["_command"] == f"sh -c {noise}"
     assert message["level"] == 6
+
+
+def test_fluentd_gets_msgpack(docker: DockerCLI) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        log = ("--log-driver", "fluentd", "--log-opt", f"fluentd-address=127.0.0.1:{server.getsockname()[1]}")
+        docker("run", "--name", "box", *log, "--log-opt", "tag=t.{{.Name}}", "busybox", "echo", "hi")
+        peer = server.accept()[0]
+        with peer, peer.makefile("rb") as stream:
+            tag, moment, record = msgspec.msgpack.decode(stream.read())
+    assert (tag, record["log"], record["source"]) == ("t.box", "hi", "stdout")
+    assert record["container_name"] == "/box"
+    assert moment > 1_700_000_000
+    assert docker("logs", "box").stdout == "hi\n"

@@ -56,7 +56,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "json-file": _JSON_FILE_OPTIONS,
     "local": frozenset(["max-file", "max-size", "compress"]),
 }
-_REMOTE = ("gelf", "journald", "syslog")
+_REMOTE = ("fluentd", "gelf", "journald", "syslog")
 _DEFAULT_BUFFER = 1_000_000
 
 
