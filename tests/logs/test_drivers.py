@@ -11,6 +11,7 @@ from logs.support import CONTAINER, driver_in, info
 
 from longshore.errors import InvalidParameter
 from longshore.logs.driver import create_log_driver, validate_log_opts
+from longshore.logs.info import parse_tag
 from longshore.logs.lines import PIECE, LineSplitter
 from longshore.logs.options import parse_decimal_size
 
@@ -255,3 +256,11 @@ def test_non_blocking_drops_the_newest(tmp_path: Path) -> None:
     kept = numbers(written(tmp_path))
     assert kept == sorted(set(kept))
     assert kept[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "tag"),
+    [("{{upper .Name}}", "BOX"), ("{{truncate .FullID 4}}", "cccc"), ("{{slice .Name 1 2}}", "o")],
+)
+def test_functions_in_tags(tmp_path: Path, template: str, tag: str) -> None:
+    assert parse_tag(template, info(tmp_path)) == tag

@@ -11,7 +11,7 @@ import msgspec
 from longshore.errors import InvalidParameter
 from longshore.logs.options import parse_bool
 
-_FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+_FIELD = re.compile(r"\{\{\s*(?:(json|lower|upper|truncate|slice)\s+)?\.(\w+)((?:\s+\d+){0,2})\s*\}\}")
 
 
 class LogInfo(msgspec.Struct, kw_only=True):
@@ -85,15 +85,28 @@ def parse_tag(template: str, info: LogInfo, default: str = "") -> str:
     }
 
     def fill(match: re.Match[str]) -> str:
-        if match[1] not in fields:
-            where = f'template: log-tag:1:{match.start(1) - 1}: executing "log-tag" at <.{match[1]}>'
-            raise InvalidParameter(f"{where}: can't evaluate field {match[1]} in type *logger.Info")
-        return fields[match[1]]
+        if match[2] not in fields:
+            where = f'template: log-tag:1:{match.start(2) - 1}: executing "log-tag" at <.{match[2]}>'
+            raise InvalidParameter(f"{where}: can't evaluate field {match[2]} in type *logger.Info")
+        return _apply(match[1], fields[match[2]], [int(number) for number in match[3].split()])
 
     filled = _FIELD.sub(fill, template)
     if "{{" in _FIELD.sub("", template):
         raise InvalidParameter(f"template: log-tag: cannot parse {template!r}")
     return filled
+
+
+def _apply(function: str | None, text: str, numbers: list[int]) -> str:
+    """A template's function, of those that dockerd has (daemon/logger/templates)."""
+    if function == "json":
+        return msgspec.json.encode(text).decode()
+    if function == "truncate" and len(numbers) == 1:
+        return text[: numbers[0]]
+    if function == "slice":
+        return text[slice(*numbers)] if len(numbers) == 2 else text[sum(numbers) :]
+    if numbers or function == "truncate":
+        raise InvalidParameter(f"template: log-tag: wrong number of args for {function or 'field'}")
+    return text.upper() if function == "upper" else text.lower() if function == "lower" else text
 
 
 def _pick(values: Mapping[str, str], names: str, pattern: str) -> dict[str, str]:
