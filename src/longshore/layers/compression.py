@@ -9,10 +9,14 @@ from typing import BinaryIO, Protocol
 from longshore.errors import InvalidParameter
 
 CHUNK = 1 << 20
+"""The most that one read gives."""
 _COMPRESSED_CHUNK = 16 * 1024
-"""Small, because a thousand times as much may come out of it."""
+_MOST_DICTIONARY = 128 << 20
+"""Of xz: enough for `xz -9`, which takes 65 MiB to undo. A stream may ask for 4 GiB."""
 
-GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+GZIP, BZIP2, XZ = b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00"
+_ZSTD_MARKS = (b"\xb5\x2f\xfd", b"\x2a\x4d\x18")
+"""The last three bytes of a zstd frame's magic number, and of one to be skipped."""
 
 
 class _Decompressor(Protocol):
@@ -20,16 +24,19 @@ class _Decompressor(Protocol):
     def eof(self) -> bool: ...
 
     @property
+    def needs_input(self) -> bool: ...
+
+    @property
     def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 def decompressed(stream: BinaryIO) -> Callable[[], bytes]:
     """A function that returns the next chunk of the plain stream, b"" at its end.
 
-    It raises InvalidParameter if compressed data is damaged or cut off. Chunks are bounded for honest data
-    of any length; a bomb of zeros makes them larger, never the sum of them held at once.
+    It raises InvalidParameter if compressed data is damaged or cut off. No chunk is larger than CHUNK,
+    however much a few bytes expand to.
     """
     start = b""
     while len(start) < 6 and (more := stream.read(CHUNK)):
@@ -55,25 +62,56 @@ class _Decompressed:
         self._member: _Decompressor | None = make()
 
     def read(self) -> bytes:
-        while True:
-            data, self._input = self._input or self._stream.read(_COMPRESSED_CHUNK), b""
-            if self._member is None:
-                if not data.lstrip(b"\0"):
-                    if data:
-                        continue
-                    return b""
-                self._member = self._make()
-            if not data:
-                raise InvalidParameter("unexpected EOF")
+        while (member := self._current()) is not None:
+            data = b""
+            if member.needs_input:
+                data, self._input = self._input or self._stream.read(_COMPRESSED_CHUNK), b""
+                if not data:
+                    raise InvalidParameter("unexpected EOF")
             try:
-                plain = self._member.decompress(data)
+                plain = member.decompress(data, CHUNK)
             except Exception as exc:
                 raise InvalidParameter(f"invalid compressed data: {exc}") from None
-            if self._member.eof:
-                self._input = self._member.unused_data
+            if member.eof:
+                self._input = member.unused_data
                 self._member = None
             if plain:
                 return plain
+        return b""
+
+    def _current(self) -> _Decompressor | None:
+        """The member to read from, None at the stream's end. Zeros may pad it."""
+        while self._member is None:
+            self._input = self._input or self._stream.read(_COMPRESSED_CHUNK)
+            if not self._input:
+                return None
+            if self._input.strip(b"\0"):
+                self._member = self._make()
+            else:
+                self._input = b""
+        return self._member
+
+
+class _Gzip:
+    """zlib's decompressor in the shape of the other ones."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        plain = self._inner.decompress(data or self._inner.unconsumed_tail, max_length)
+        # A full answer may leave some inside, with no input left over to tell of it.
+        self.needs_input = len(plain) < max_length and not self._inner.unconsumed_tail
+        return plain
 
 
 def _plain(stream: BinaryIO, start: bytes) -> Callable[[], bytes]:
@@ -83,7 +121,7 @@ def _plain(stream: BinaryIO, start: bytes) -> Callable[[], bytes]:
 
 def _decompressor_of(start: bytes) -> Callable[[], _Decompressor] | None:
     if start.startswith(GZIP):
-        return lambda: zlib.decompressobj(wbits=31)
+        return _Gzip
     if start.startswith(BZIP2):
         import bz2
 
@@ -91,9 +129,9 @@ def _decompressor_of(start: bytes) -> Callable[[], _Decompressor] | None:
     if start.startswith(XZ):
         import lzma
 
-        return lzma.LZMADecompressor
-    if start.startswith(ZSTD):
-        import zstandard
+        return lambda: lzma.LZMADecompressor(memlimit=_MOST_DICTIONARY)
+    if start[1:4] in _ZSTD_MARKS:
+        from longshore.layers.zstdframe import ZstdFrame, starts_frame
 
-        return lambda: zstandard.ZstdDecompressor().decompressobj()
+        return ZstdFrame if starts_frame(start) else None
     return None
