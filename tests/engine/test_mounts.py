@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Busybox, Client, DockerCLI, Layer, Longshored, docker_archive
+from harness import Busybox, Client, DockerCLI, Layer, Longshored, daemon_message, docker_archive
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def sh(docker: DockerCLI, *options: str, script: str, image: str = "busybox") ->
 def refused(docker: DockerCLI, *options: str) -> str:
     done = docker("run", "--rm", *options, "busybox", "true", check=False)
     assert done.returncode == 125, done
-    return done.stderr.partition("Error response from daemon: ")[2].partition("\n")[0]
+    return daemon_message(done)
 
 
 def mounts(docker: DockerCLI, name: str) -> dict[str, dict[str, Any]]:
@@ -177,7 +177,7 @@ def test_run_rm_takes_anonymous_volumes_along(docker: DockerCLI, populated: str)
 def test_a_volume_in_use_is_kept(docker: DockerCLI) -> None:
     id = docker.out("create", "--name", "user", "-v", "used:/x", "busybox")
     done = docker("volume", "rm", "used", check=False)
-    assert done.stderr.strip() == f"Error response from daemon: remove used: volume is in use - [{id}]"
+    assert daemon_message(done) == f"remove used: volume is in use - [{id}]"
     docker("rm", "user")
     docker("volume", "rm", "used")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Client, DockerCLI
+from harness import Client, DockerCLI, daemon_message
 
 
 def sh(docker: DockerCLI, *options: str, script: str) -> str:
@@ -22,7 +22,7 @@ def sh(docker: DockerCLI, *options: str, script: str) -> str:
 def refused(docker: DockerCLI, *options: str) -> str:
     done = docker("run", "--rm", *options, "busybox", "true", check=False)
     assert done.returncode == 125, done
-    return done.stderr.partition("Error response from daemon: ")[2].partition("\n\nRun")[0].strip()
+    return daemon_message(done)
 
 
 def hosts(docker: DockerCLI, *options: str) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from harness import Busybox, DockerCLI, Layer, Longshored, docker_archive
+from harness import Busybox, DockerCLI, Layer, Longshored, daemon_message, docker_archive
 
 Arguments = list[str]
 
@@ -20,7 +20,7 @@ def sh(docker: DockerCLI, *options: str, script: str) -> str:
 def refused(docker: DockerCLI, *arguments: str) -> str:
     done = docker("run", "--rm", *arguments, check=False)
     assert done.returncode == 125, done
-    return done.stderr.partition("Error response from daemon: ")[2].partition("\n\nRun 'docker")[0].strip()
+    return daemon_message(done)
 
 
 def namespace(kind: str) -> str:

@@ -1,6 +1,6 @@
 """What the tests and the benchmarks stand on: daemons, clients, images, a terminal, a look at the machine."""
 
-from harness.cli import DockerCLI
+from harness.cli import DockerCLI, daemon_message
 from harness.daemon import Daemon, Dockerd, Longshored, StartFailure
 from harness.http import Client, Hijacked, Response
 from harness.images import Busybox, Layer, docker_archive, find_busybox, oci_archive
@@ -20,6 +20,7 @@ __all__ = [
     "Response",
     "StartFailure",
     "Terminal",
+    "daemon_message",
     "docker_archive",
     "find_busybox",
     "oci_archive",

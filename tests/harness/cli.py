@@ -8,6 +8,19 @@ import subprocess
 from pathlib import Path
 
 
+def daemon_message(done: subprocess.CompletedProcess[str]) -> str:
+    """What the daemon said, of what a failed command of any CLI printed; empty if the daemon said nothing.
+
+    `docker run` and `create` wrap it: with a hint behind an empty line, or, before release 27, with a full
+    stop, then perhaps a hint, and perhaps a line of the CLI's own log.
+    """
+    message = done.stderr.partition("Error response from daemon: ")[2]
+    message, hint, _ = message.partition("\n\nRun 'docker ")
+    if done.stderr.startswith("docker: ") and not hint:
+        message = message.partition("\ntime=")[0].partition("\nSee 'docker ")[0].strip().removesuffix(".")
+    return message.strip()
+
+
 class DockerCLI:
     """Calls `docker` with arguments: `docker("run", "--rm", "busybox", "true")`."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import find_busybox
 
 from longshore.errors import System
 from longshore.linux.host import discover
@@ -18,8 +19,8 @@ from longshore.oci.spec import create_spec, encode_spec
 from longshore.types.container import Config, HostConfig, Ulimit
 
 pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("runc") or not shutil.which("busybox"),
-    reason="needs root, runc and busybox",
+    os.geteuid() != 0 or not shutil.which("runc"),
+    reason="needs root and runc",
 )
 HOST = discover()
 
@@ -29,7 +30,7 @@ def rootfs(tmp_path: Path) -> Iterator[Path]:
     root = tmp_path / "rootfs"
     for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "sbin"):
         (root / name).mkdir(parents=True)
-    shutil.copy(str(shutil.which("busybox")), root / "bin/busybox")
+    shutil.copy(find_busybox(), root / "bin/busybox")
     for name in ("sh", "cat", "id", "grep", "touch", "hostname", "true"):
         (root / "bin" / name).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1001::/home/bob:/bin/sh\n")

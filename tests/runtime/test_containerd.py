@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from harness import find_busybox
 
 from longshore.errors import Conflict, EngineError, NotFound, System, Unavailable
 from longshore.runtime import RuntimeOptions, Stdio, TaskEvent
@@ -23,7 +24,6 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("containerd"), reason="needs root and containerd"
 )
 
-BUSYBOX = Path("/usr/bin/busybox")
 RUNC = RuntimeOptions()
 
 
@@ -96,7 +96,7 @@ class Place:
         self.base = base
         self.rootfs = base / "rootfs"
         (self.rootfs / "bin").mkdir(parents=True)
-        shutil.copy(BUSYBOX, self.rootfs / "bin/busybox")
+        shutil.copy(find_busybox(), self.rootfs / "bin/busybox")
         for applet in ("sh", "echo", "cat", "sleep", "true", "stty", "kill", "seq"):
             (self.rootfs / "bin" / applet).symlink_to("busybox")
         for name in ("proc", "dev"):

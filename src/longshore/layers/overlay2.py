@@ -226,8 +226,9 @@ class Overlay2:
 
     def _link(self, id: str, home: Path) -> None:
         link = "".join(secrets.choice(_ALPHABET) for _ in range(_LINK_LENGTH))
-        (self._links / link).symlink_to(f"../{id}/diff")
+        # Noted before it is made: removing the layer after a crash in between must find it.
         (home / "link").write_text(link)
+        (self._links / link).symlink_to(f"../{id}/diff")
 
     def _make(self, directory: Path, mode: int) -> None:
         directory.mkdir(exist_ok=True)

@@ -77,7 +77,7 @@ class HostFacts:
     oom_score_adj: int = 0
     """This process's own, which an unprivileged process cannot go below."""
     init_path: str = ""
-    """docker-init or tini; empty if none is installed."""
+    """docker-init or tini, at best one without libraries, which containers lack; empty if there is none."""
 
     @property
     def cgroup_version(self) -> str:
@@ -130,7 +130,7 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         bridge_nf_ip6tables=_text("/proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
         rlimits=_rlimits(),
         oom_score_adj=int(_text("/proc/self/oom_score_adj") or 0),
-        init_path=shutil.which("docker-init") or shutil.which("tini") or "",
+        init_path=next(filter(None, map(shutil.which, ("docker-init", "tini-static", "tini"))), ""),
         **features,  # type: ignore[arg-type]
     )
 
