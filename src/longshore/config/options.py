@@ -75,7 +75,6 @@ class AddressPoolConfig(msgspec.Struct):
 
 _NO_IPV6 = "IPv6 networking is not available yet"
 _NO_SWARM = "swarm mode is not available"
-_NO_REGISTRY = "the engine does not talk to registries yet"
 _NO_PLUGINS = "plugins are not available"
 
 
@@ -266,34 +265,31 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
         Option(
             "Preferred registry mirror",
             "registry-mirror",
-            ignored=_NO_REGISTRY,
             reload=True,
             group="Registries",
         ),
     ] = []
     insecure_registries: Annotated[
         list[str],
-        Option(
-            "Enable insecure registry communication", "insecure-registry", ignored=_NO_REGISTRY, reload=True
-        ),
+        Option("Enable insecure registry communication", "insecure-registry", reload=True),
     ] = []
     allow_nondistributable_artifacts: Annotated[
         list[str],
-        Option("Allow push of nondistributable artifacts to registry", ignored=_NO_REGISTRY, reload=True),
+        Option(
+            "Allow push of nondistributable artifacts to registry",
+            ignored="nothing tells such layers from others any more",
+            reload=True,
+        ),
     ] = []
-    max_concurrent_downloads: Annotated[
-        int, Option("Set the max concurrent downloads", ignored=_NO_REGISTRY, reload=True)
-    ] = 3
-    max_concurrent_uploads: Annotated[
-        int, Option("Set the max concurrent uploads", ignored=_NO_REGISTRY, reload=True)
-    ] = 5
+    max_concurrent_downloads: Annotated[int, Option("Set the max concurrent downloads", reload=True)] = 3
+    max_concurrent_uploads: Annotated[int, Option("Set the max concurrent uploads", reload=True)] = 5
     max_download_attempts: Annotated[
-        int, Option("Set the max download attempts for each pull", ignored=_NO_REGISTRY, reload=True)
+        int, Option("Set the max download attempts for each pull", reload=True)
     ] = 5
     builder: Annotated[
         dict[str, Any], Option("Settings of the builder", "-", ignored="there is no build cache to collect")
     ] = {}
-    proxies: Annotated[dict[str, str], Option("Proxies for registries", "-", ignored=_NO_REGISTRY)] = {}
+    proxies: Annotated[dict[str, str], Option("Proxies for registries", "-")] = {}
 
     config_file: str = DEFAULT_CONFIG_FILE
     """Where daemon.json was looked for; SIGHUP reads it again."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from longshore.volumes.service import VolumeService
 
 if TYPE_CHECKING:
     from longshore.engine.exec import Exec
+    from longshore.images.registry.service import RegistryService
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,14 @@ class Engine:
     health_monitors: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Who probes the health of each container, by container id."""
     background: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @cached_property
+    def registry(self) -> RegistryService:
+        """The registry client, made on first use: many daemons never pull."""
+        from longshore.engine.registries import registry_settings
+        from longshore.images.registry.service import RegistryService
+
+        return RegistryService(self.data_root, self.images, lambda: registry_settings(self.config))
 
     @property
     def data_root(self) -> Path:

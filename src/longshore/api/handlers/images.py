@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from longshore.api import query
+from longshore.api.handlers.registry import lenient_auth
 from longshore.api.http import Request, Response
 from longshore.api.respond import json_response, progress_response
-from longshore.errors import InvalidParameter, NotImplementedHere
-from longshore.images.reference import parse as parse_reference
+from longshore.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -69,16 +69,18 @@ async def post_images_load(engine: Engine, request: Request) -> Response:
 
 
 async def post_images_create(engine: Engine, request: Request) -> Response:
-    """docker import; docker pull is told that it cannot be"""
+    """docker pull, docker import"""
     from longshore.engine.images import image_import
 
-    image, source = query.string(request, "fromImage"), query.string(request, "fromSrc")
-    if image:
-        parse_reference(image)
-        raise NotImplementedHere(
-            f"cannot pull {image}: this engine does not talk to registries; "
-            "use docker load or docker import to bring an image in"
+    platform = query.string(request, "platform") if request.version >= (1, 32) else ""
+    if image := query.string(request, "fromImage"):
+        from longshore.engine.pull import image_pull
+
+        pulled = await image_pull(
+            engine, image, query.string(request, "tag"), platform, lenient_auth(request)
         )
+        return await progress_response(pulled)
+    source = query.string(request, "fromSrc")
     progress = await image_import(
         engine,
         source,
@@ -86,7 +88,7 @@ async def post_images_create(engine: Engine, request: Request) -> Response:
         query.string(request, "tag"),
         query.string(request, "message"),
         request.query.get("changes", []),
-        query.string(request, "platform") if request.version >= (1, 32) else "",
+        platform,
         aiter(request.body),
     )
     return await progress_response(progress)

@@ -1,0 +1,138 @@
+"""Fetching one blob into an unnamed file: resumed where it broke off, verified at its end. Blocking."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from longshore.errors import EngineError
+from longshore.images.progress import Progress, ProgressCallback
+from longshore.images.registry.client import RepositoryClient
+from longshore.images.registry.endpoints import RegistrySettings
+from longshore.images.registry.failures import Refused, UnexpectedStatus, Unreachable, may_try_again
+from longshore.images.registry.manifests import Descriptor
+from longshore.images.registry.transport import Cancellation, named_failure
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 18
+
+
+def download_blob(
+    client: RepositoryClient,
+    blob: Descriptor,
+    directory: Path,
+    settings: RegistrySettings,
+    emit: ProgressCallback,
+    cancellation: Cancellation,
+) -> IO[bytes]:
+    """A file with the verified blob, at its start; it has no name, so nobody else sees it or has to clean up.
+
+    Raises Refused if the registry sent something else, Cancelled, or its failure after as many attempts as
+    the settings allow.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    id = blob.digest[7:19]
+    download = _Download(client, blob, tempfile.TemporaryFile(dir=directory), emit)  # noqa: SIM115
+    try:
+        attempts = 0
+        while True:
+            cancellation.check()
+            try:
+                download.go_on(cancellation)
+                break
+            except EngineError as exc:
+                cancellation.check()
+                attempts += 1
+                if not may_try_again(exc) or attempts >= settings.max_download_attempts:
+                    raise
+                log.info(
+                    "Download failed, retrying (%d/%d): %s", attempts, settings.max_download_attempts, exc
+                )
+                _wait(exc, attempts, settings, id, emit, cancellation)
+        emit({"status": "Verifying Checksum", "progressDetail": {}, "id": id})
+        download.verify()
+        emit({"status": "Download complete", "progressDetail": {}, "id": id})
+        download.file.seek(0)
+        return download.file
+    except BaseException:
+        download.file.close()
+        raise
+
+
+class _Download:
+    """What has come of a blob so far."""
+
+    def __init__(
+        self, client: RepositoryClient, blob: Descriptor, file: IO[bytes], emit: ProgressCallback
+    ) -> None:
+        self.file = file
+        self._client = client
+        self._blob = blob
+        self._emit = emit
+        self._hash = hashlib.sha256()
+        self._received = 0
+
+    def go_on(self, cancellation: Cancellation) -> None:
+        """Fetch what is missing. Raises Unreachable when the connection breaks."""
+        answer = self._client.open_blob(self._blob.digest, self._received)
+        try:
+            if self._received and not self._is_continued(
+                answer.status, answer.headers.get("Content-Range", "")
+            ):
+                self._start_over()
+            progress = Progress(self._emit, self._blob.digest[7:19], "Downloading", self._blob.size)
+            progress.advance(self._received)
+            with cancellation.calls(answer.shutdown), named_failure("GET", answer.url or ""):
+                while chunk := answer.read1(_CHUNK):
+                    cancellation.check()
+                    self._take(chunk)
+                    progress.advance(len(chunk))
+            if self._received < self._blob.size:
+                raise Unreachable(f'Get "{answer.url}": unexpected EOF')
+            progress.done()
+        finally:
+            answer.close()
+
+    def verify(self) -> None:
+        """Raises Refused."""
+        if f"sha256:{self._hash.hexdigest()}" != self._blob.digest:
+            raise Refused(f"filesystem layer verification failed for digest {self._blob.digest}")
+
+    def _take(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        if self._received > self._blob.size:
+            # More than the manifest promised cannot have its digest; a disk need not be filled to know.
+            raise Refused(f"filesystem layer verification failed for digest {self._blob.digest}")
+        self.file.write(chunk)
+        self._hash.update(chunk)
+
+    def _is_continued(self, status: int, content_range: str) -> bool:
+        return status == 206 and content_range.startswith(f"bytes {self._received}-")
+
+    def _start_over(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self._hash = hashlib.sha256()
+        self._received = 0
+
+
+def _wait(
+    error: EngineError,
+    attempt: int,
+    settings: RegistrySettings,
+    id: str,
+    emit: ProgressCallback,
+    cancellation: Cancellation,
+) -> None:
+    asked = error.retry_after if isinstance(error, UnexpectedStatus) else None
+    left = min(asked or settings.retry_delay * 2 ** (attempt - 1), 60.0)
+    while left > 0:
+        seconds = max(round(left), 1)
+        plural = "" if seconds == 1 else "s"
+        emit({"status": f"Retrying in {seconds} second{plural}", "progressDetail": {}, "id": id})
+        cancellation.sleep(min(left, 1.0))
+        left -= 1.0

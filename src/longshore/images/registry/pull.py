@@ -1,0 +1,221 @@
+"""Pulling images: from the first endpoint that has them, layer by layer, said as dockerd says it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, closing
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from longshore.errors import EngineError, InvalidParameter, NotFound
+from longshore.images.progress import ProgressCallback
+from longshore.images.reference import Reference
+from longshore.images.registry.client import RepositoryClient
+from longshore.images.registry.endpoints import Endpoint, pull_endpoints
+from longshore.images.registry.failures import Refused, may_try_elsewhere, translated
+from longshore.images.registry.manifests import Descriptor, Index, Manifest, parse_manifest, select
+from longshore.images.registry.metadata import source_of
+from longshore.images.registry.platforms import Platform, host_platform
+from longshore.images.registry.threads import in_thread
+from longshore.images.registry.transfers import Transfer, WantedLayer
+from longshore.images.store import Image
+from longshore.layers.store import Layer, chain_id
+from longshore.types.registry import AuthConfig
+
+if TYPE_CHECKING:
+    from longshore.images.registry.service import RegistryService
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+async def pull(
+    registry: RegistryService,
+    reference: Reference,
+    platform: Platform | None,
+    auth: AuthConfig,
+    emit: ProgressCallback,
+) -> None:
+    """Bring the image in, or all tags of the repository if `reference` has neither tag nor digest.
+
+    `emit` is called on the event loop with Docker's messages. On failure no name means anything new, and
+    layers that nobody else waits for are gone. Raises NotFound, System, InvalidParameter.
+    """
+
+    async def from_endpoint(client: RepositoryClient) -> None:
+        puller = _Puller(registry, client, reference, platform or host_platform(), emit)
+        await puller.pull()
+
+    endpoints = await in_thread(lambda _: pull_endpoints(reference, registry.settings()))
+    await try_endpoints(registry, endpoints, reference, auth, "pull", from_endpoint)
+
+
+async def try_endpoints(
+    registry: RegistryService,
+    endpoints: list[Endpoint],
+    reference: Reference,
+    auth: AuthConfig,
+    actions: str,
+    work: Callable[[RepositoryClient], Awaitable[T]],
+) -> T:
+    """Do `work` with the first endpoint that is there and may do it. Raises as `work`, in Docker's words."""
+    speaks_tls: set[str] = set()
+    failure: EngineError = NotFound(f"no endpoints found for {reference.familiar}")
+    for endpoint in endpoints:
+        if endpoint.host in speaks_tls and endpoint.url.startswith("http:"):
+            continue  # Whoever breaks the encrypted connection does not get a plain one.
+        # Credentials are the registry's, not its mirrors'.
+        given = AuthConfig() if endpoint.mirror else auth
+        try:
+            with closing(await _connect(registry, endpoint, reference.path, given, actions)) as client:
+                await call(client, RepositoryClient.ping)
+                speaks_tls.add(endpoint.host)
+                return await work(client)
+        except EngineError as exc:
+            failure = exc
+            if not may_try_elsewhere(exc, endpoint.mirror):
+                break
+            log.info("Attempting next endpoint after error: %s", exc)
+    raise translated(failure, reference)
+
+
+async def _connect(
+    registry: RegistryService, endpoint: Endpoint, path: str, auth: AuthConfig, actions: str
+) -> RepositoryClient:
+    return await in_thread(lambda _: RepositoryClient(endpoint, path, registry.settings(), auth, actions))
+
+
+async def call(client: RepositoryClient, work: Callable[[RepositoryClient], T]) -> T:
+    """A request in a thread, which ends when nobody waits for it."""
+    return await in_thread(lambda cancellation: work(client.cancelled_by(cancellation)))
+
+
+class ChosenImage(NamedTuple):
+    """What a name means on one platform."""
+
+    manifest: Manifest
+    digest: str
+    """Of what the name means: an index, if the registry has one."""
+
+
+class _Puller:
+    def __init__(
+        self,
+        registry: RegistryService,
+        client: RepositoryClient,
+        reference: Reference,
+        platform: Platform,
+        emit: ProgressCallback,
+    ) -> None:
+        self._registry = registry
+        self._client = client
+        self._reference = reference
+        self._platform = platform
+        self._emit = emit
+
+    async def pull(self) -> None:
+        reference = self._reference
+        if reference.tag or reference.digest:
+            is_new = await self._pull_one(reference)
+        else:
+            tags = await call(self._client, RepositoryClient.tags)
+            is_new = False
+            for tag in tags:
+                is_new |= await self._pull_one(reference._replace(tag=tag))
+        status = "Downloaded newer image for" if is_new else "Image is up to date for"
+        self._emit({"status": f"Status: {status} {reference.familiar}"})
+
+    async def _pull_one(self, reference: Reference) -> bool:
+        """Whether the name means something else than before."""
+        chosen = await self._choose(reference)
+        id = chosen.manifest.config.digest
+        images, references = self._registry.images, self._registry.references
+        if not images.has(id):
+            await self._fetch(chosen.manifest, reference)
+        self._emit({"status": f"Digest: {chosen.digest}"})
+
+        def record() -> bool:
+            named = reference if reference.digest else reference.tagged
+            try:
+                is_new = references.resolve(named) != id
+            except NotFound:
+                is_new = True
+            references.add_digest(reference._replace(tag="", digest=chosen.digest), id)
+            if not reference.digest:
+                references.add_tag(reference, id)
+            if is_new:
+                images.touch(id)
+            return is_new
+
+        return await asyncio.to_thread(record)
+
+    async def _choose(self, reference: Reference) -> ChosenImage:
+        digest = reference.digest or await call(
+            self._client, lambda client: client.manifest_digest(reference.tag)
+        )
+        top = await call(self._client, lambda client: client.manifest(digest or reference.tag))
+        self._emit({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
+        found = parse_manifest(top.content, top.media_type)
+        if isinstance(found, Index):
+            descriptor = select(found, self._platform)
+            one = await call(self._client, lambda client: client.manifest(descriptor.digest))
+            found = parse_manifest(one.content, one.media_type)
+        if isinstance(found, Index):
+            raise Refused("unsupported manifest format: an index within an index")
+        return ChosenImage(found, top.digest)
+
+    async def _fetch(self, manifest: Manifest, reference: Reference) -> None:
+        config = await call(self._client, lambda client: client.blob(manifest.config.digest))
+        try:
+            image = Image(config)
+        except InvalidParameter as exc:
+            raise Refused(str(exc)) from None
+        if image.os != "linux":
+            raise Refused(f'image operating system "{image.os}" cannot be used on this platform')
+        if len(image.diff_ids) != len(manifest.layers):
+            raise Refused("layers from manifest don't match image configuration")
+        async with AsyncExitStack() as held:
+            await self._fetch_layers(manifest.layers, image, reference, held)
+            await asyncio.to_thread(self._registry.images.create, config)
+
+    async def _fetch_layers(
+        self, blobs: list[Descriptor], image: Image, reference: Reference, held: AsyncExitStack
+    ) -> None:
+        """Have every layer here until `held` is closed."""
+        layers, metadata = self._registry.layers, self._registry.metadata
+        here: list[Layer] = []
+        coming: list[Transfer] = []
+        held.push_async_callback(_release, self._registry, here)
+        held.push_async_callback(self._registry.transfers.leave, coming, self._emit)
+        below: Transfer | str | None = None
+        chain, key = "", ""
+        for blob, diff_id in zip(blobs, image.diff_ids, strict=True):
+            chain = chain_id([chain, diff_id] if chain else [diff_id])
+            key = hashlib.sha256(f"{key} {blob.digest} {diff_id}".encode()).hexdigest()
+            if not coming and layers.find(chain) is not None:
+                here.append(layers.get(chain))
+                below = chain
+                self._say(blob, "Already exists")
+                if metadata.diff_id(blob.digest) == diff_id:
+                    metadata.add(diff_id, source_of(blob.digest, reference.name, None))
+                continue
+            self._say(blob, "Pulling fs layer")
+            wanted = WantedLayer(blob, diff_id, key, reference.name)
+            below = self._registry.transfers.join(wanted, below, self._client, self._emit)
+            coming.append(below)
+        if coming:
+            tasks = [transfer.task for transfer in coming]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    task.result()
+
+    def _say(self, blob: Descriptor, status: str) -> None:
+        self._emit({"status": status, "progressDetail": {}, "id": blob.digest[7:19]})
+
+
+async def _release(registry: RegistryService, layers: list[Layer]) -> None:
+    for layer in reversed(layers):
+        await asyncio.to_thread(registry.layers.release, layer)
