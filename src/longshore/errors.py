@@ -47,3 +47,7 @@ class NotImplementedHere(EngineError):
 
 class Unavailable(EngineError):
     """The engine or a service it needs cannot answer now (503)."""
+
+
+class Abandoned(EngineError):
+    """The client left in the middle of what it sent or was sent: nobody is there to be told."""

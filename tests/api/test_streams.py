@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from api.served import Serve, Served, parse, read_response
 
+from longshore.api import connection as connection_module
+from longshore.api.connection import READ_AHEAD
 from longshore.api.hijack import accept_websocket, hijack
 from longshore.api.http import Request, Response
 from longshore.api.respond import progress_response
@@ -345,3 +347,31 @@ def test_chunked_bodies_and_expect_continue(serve: Serve) -> None:
         assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"3;ext=1\r\nabc\r\nA\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n")
         assert parse(read_response(client))[2] == b"abc0123456789"
+
+
+def test_a_head_that_never_ends_costs_the_connection(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "HEAD_TIMEOUT", 0.5)
+    served = serve()
+    with served.connect() as silent, served.connect() as slow, served.connect() as idle:
+        idle.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert idle.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        slow.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\nGET /_ping")
+        assert b"200 OK" in slow.recv(4096)
+        assert silent.recv(1) == b""
+        assert read_response(slow) == b""
+        time.sleep(0.5)
+        idle.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
+        assert parse(read_response(idle))[0] == 200
+
+
+def test_a_body_behind_a_long_head(serve: Serve) -> None:
+    async def handler(engine: Any, request: Request) -> Response:
+        return Response(200, b"%d" % len(await request.body.read(1 << 20)))
+
+    served = serve(Route("POST", "/body", handler))
+    head = b"POST /body HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 9\r\n"
+    with served.connect() as client:
+        client.sendall(head + b"X: " + b"x" * (READ_AHEAD + (64 << 10)) + b"\r\n\r\n")
+        time.sleep(0.2)
+        client.sendall(b"the body!")
+        assert parse(read_response(client))[2] == b"9"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
-from harness import Client, DockerCLI
+from harness import Client, DockerCLI, Longshored
 from harness.http import Response
 
 
@@ -109,3 +111,31 @@ def test_export_and_diff(docker: DockerCLI, api: Client, box: str) -> None:
         assert content.read() == b"new"
     assert "bin/busybox" in names
     assert "etc/passwd" in names
+
+
+def test_an_owner_beyond_the_kernels_numbers_is_the_archives_fault(api: Client, box: str) -> None:
+    archive = bytearray(tar_of("file", b"x", uid=0))
+    archive[108:116] = b"\x80" + b"\xff" * 7  # The owner in base 256, as GNU has it.
+    archive[148:156] = b" " * 8
+    archive[148:156] = b"%06o\0 " % sum(archive[:512])
+    answer = ask(api, "PUT", box, "/tmp", bytes(archive))
+    assert answer.status == 400
+    assert "invalid tar header" in answer.json["message"]
+
+
+@pytest.mark.parametrize("path", ["/images/load", "/containers/{box}/archive?path=/tmp"])
+def test_a_client_that_breaks_off_is_no_error(api: Client, box: str, daemon: Longshored, path: str) -> None:
+    seen = daemon.log.stat().st_size
+    method = "PUT" if "archive" in path else "POST"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(daemon.socket))
+        head = f"{method} {path.format(box=box)} HTTP/1.1\r\nHost: d\r\nContent-Length: 100000\r\n\r\n"
+        client.sendall(head.encode() + tar_of("manifest.json", b"[]" * 4000)[:5000])
+        time.sleep(0.3)
+    time.sleep(0.5)
+    assert api.get("/_ping").status == 200
+    with daemon.log.open("rb") as log:
+        log.seek(seen)
+        told = log.read().decode()
+    assert "level=error" not in told
+    assert "Traceback" not in told

@@ -25,11 +25,15 @@ from longshore.api.http import (
     response_head,
 )
 from longshore.api.tls import TlsChannel
+from longshore.errors import Abandoned
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 256 << 10
 """Bytes kept unread before the client is made to wait."""
+
+HEAD_TIMEOUT = 300.0
+"""Seconds a client has for the head of a request once it began; for the first one, since it connected."""
 
 Answer = Callable[[Request], Awaitable[Response | None]]
 """Answers a request; None if the connection was taken over and is finished with."""
@@ -55,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._lost = False
         self._streaming = False
         self._idle = True
+        self._served = False
         self._reading_paused = False
         self._readable: asyncio.Event = asyncio.Event()
         self._writable: asyncio.Event = asyncio.Event()
@@ -142,6 +147,7 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(431, "Request Header Fields Too Large")
         data = bytes(self._buffer[:found])
         del self._buffer[: found + len(mark)]
+        self._resume_reading()
         return data
 
     def send(self, data: bytes) -> None:
@@ -200,7 +206,7 @@ class Connection(asyncio.Protocol):
                     break
                 if not await self._respond(request, response):
                     break
-                self._idle = True
+                self._idle = self._served = True
         except ProtocolError as exc:
             with contextlib.suppress(ClientGone):
                 self.send(plain_error(exc.status, str(exc)))
@@ -215,13 +221,23 @@ class Connection(asyncio.Protocol):
 
     async def _next_request(self) -> Request | None:
         while True:
+            if self._served and not self._buffer and not await self._await_input():
+                return None
             try:
-                head = await self.receive_until(b"\r\n\r\n", MAX_HEAD)
-            except ClientGone:
+                async with asyncio.timeout(HEAD_TIMEOUT):
+                    head = await self.receive_until(b"\r\n\r\n", MAX_HEAD)
+            except (ClientGone, TimeoutError):
                 return None
             head = head.lstrip(b"\r\n")
             if head:
                 return parse_request(head, self)
+
+    async def _await_input(self) -> bool:
+        """Whether the client sends anything more; an idle connection may stay as long as it likes."""
+        while not self._buffer and not self._eof:
+            self._readable.clear()
+            await self._readable.wait()
+        return bool(self._buffer)
 
     async def _respond(self, request: Request, response: Response) -> bool:
         """Send `response`; whether another request may follow on the connection."""
@@ -268,7 +284,8 @@ class Connection(asyncio.Protocol):
                     self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     await self.drain()
             self.send(b"0\r\n\r\n" if chunked else b"")
-        except ConnectionError:
+        except (ConnectionError, Abandoned) as exc:
+            log.debug("a client left its answer: %s", exc)
             return False
         except Exception:
             # The status is sent already. Breaking the connection off is what tells the client.

@@ -39,7 +39,7 @@ def error_response(exc: Exception, what: str) -> Response:
         return Response(304)
     if not isinstance(exc, errors.EngineError | ProtocolError):
         log.error("Handler for %s returned error: %s", what, exc, exc_info=exc)
-    elif status >= 500:
+    elif status >= 500 and not isinstance(exc, errors.Abandoned):
         log.error("Handler for %s returned error: %s", what, exc)
     else:
         log.debug("Handler for %s returned error: %s", what, exc)

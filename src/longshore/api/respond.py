@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from longshore.api.errors import status_of
 from longshore.api.http import Response
+from longshore.errors import Abandoned
 from longshore.types.codec import encode
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ async def _progress(
             yield _line(first)
         async for line in lines:
             yield _line(line)
-    except ConnectionError:
+    except (ConnectionError, Abandoned):
         raise
     except Exception as exc:
         if status_of(exc) >= 500:

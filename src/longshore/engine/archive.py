@@ -24,7 +24,7 @@ from longshore.errors import Forbidden, InvalidParameter, NotFound, System
 from longshore.layers.compression import decompressed
 from longshore.layers.copying import CopyExtractor
 from longshore.layers.difftar import tree_tar
-from longshore.layers.tarstream import TarStream
+from longshore.layers.tarstream import TarStream, refusing_damage
 from longshore.linux.openat import openat2
 from longshore.oci.users import resolve_user
 from longshore.types.codec import ApiStruct
@@ -218,7 +218,8 @@ def _extract(
         _magic(root), engine.layers.ids, target, owner=owner, no_overwrite=options.no_overwrite_dir_non_dir
     ) as extractor:
         for entry in stream:
-            extractor.add(entry, stream.content())
+            with refusing_damage(entry):
+                extractor.add(entry, stream.content())
 
 
 def _in_writable_mount(container: Container, path: str) -> bool:

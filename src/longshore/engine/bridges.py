@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import queue
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from typing import TypeVar
 
-from longshore.errors import Unavailable
+from longshore.errors import Abandoned
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,7 +39,7 @@ class BodyReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Wait for a chunk and give what fits. Raises Unavailable once the client has gone."""
+        """Wait for a chunk and give what fits. Raises Abandoned once the client has gone."""
         if not self._rest:
             self._rest = memoryview(self._next())
         size = min(len(buffer), len(self._rest))
@@ -50,11 +53,11 @@ class BodyReader(io.RawIOBase):
 
     def _next(self) -> bytes:
         if self._cancelled:
-            raise Unavailable("the client has gone")
+            raise Abandoned("the client has gone")
         try:
             return asyncio.run_coroutine_threadsafe(self._chunk(), self._loop).result()
         except (ConnectionError, CancelledError) as exc:
-            raise Unavailable("the client has gone") from exc
+            raise Abandoned("the client has gone") from exc
 
     async def _chunk(self) -> bytes:
         async for chunk in self._body:
@@ -73,6 +76,7 @@ async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIte
 
     task = asyncio.create_task(asyncio.to_thread(work, emit))
     task.add_done_callback(lambda _: loop.call_soon(messages.put_nowait, None))
+    task.add_done_callback(_note_failure)
     while (message := await messages.get()) is not None:
         yield message
     await task
@@ -90,7 +94,7 @@ async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncI
                 return
             except queue.Full:
                 continue
-        raise Unavailable("the client has gone")
+        raise Abandoned("the client has gone")
 
     def run() -> None:
         try:
@@ -100,9 +104,16 @@ async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncI
                 chunks.put(None)
 
     task = asyncio.create_task(asyncio.to_thread(run))
+    task.add_done_callback(_note_failure)
     try:
         while (chunk := await asyncio.to_thread(chunks.get)) is not None:
             yield chunk
         await task
     finally:
         gone = True
+
+
+def _note_failure(task: asyncio.Task[object]) -> None:
+    """Fetch the failure, which nobody else does once the client has gone."""
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        log.debug("a stream's work failed: %s", failure)

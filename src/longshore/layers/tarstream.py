@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from longshore.errors import InvalidParameter
@@ -51,6 +52,18 @@ class TarEntry:
     """Where the content belongs: (offset, length) pairs; None for a file without holes."""
     real_size: int = 0
     """The file's length; differs from `size` for sparse files only."""
+
+
+@contextmanager
+def refusing_damage(entry: TarEntry) -> Iterator[None]:
+    """Around making what `entry` describes. Raises InvalidParameter if nothing can be like that.
+
+    That is an owner, device or time beyond the kernel's numbers, or a name with a NUL in it.
+    """
+    try:
+        yield
+    except (OverflowError, ValueError) as exc:
+        raise InvalidParameter(f"archive/tar: invalid tar header: {entry.name!r}: {exc}") from None
 
 
 class TarStream:

@@ -12,12 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from longshore.errors import InvalidParameter
 from longshore.layers.checksum import Crc64, crc64
 from longshore.layers.compression import decompressed
 from longshore.layers.extract import Extractor
 from longshore.layers.tarsplit import TarSplitWriter
-from longshore.layers.tarstream import REGULAR, TarEntry, TarStream
+from longshore.layers.tarstream import REGULAR, TarEntry, TarStream, refusing_damage
 
 _SMALL = 64 * 1024
 
@@ -38,11 +37,8 @@ def unpack(archive: BinaryIO, extractor: Extractor, tar_split: BinaryIO) -> Unpa
     with extractor, _HashingReader(decompressed(archive)) as reader:
         stream = TarStream(reader.read)
         for entry in stream:
-            try:
+            with refusing_damage(entry):
                 _unpack_entry(entry, stream, extractor, writer)
-            except (OverflowError, ValueError) as exc:
-                # An owner, device or time beyond the kernel's numbers, or a name with a NUL in it.
-                raise InvalidParameter(f"archive/tar: invalid tar header: {entry.name!r}: {exc}") from None
         writer.segment(stream.raw())
         for chunk in stream.rest():
             writer.segment(chunk)
