@@ -92,6 +92,7 @@ class Container:
         """The task was started."""
         state = self.state
         state.Error = ""
+        state.Starting = False
         state.Running, state.Paused, state.Restarting = True, False, False
         state.ExitCode, state.Pid = 0, pid
         state.OOMKilled = False
@@ -101,7 +102,7 @@ class Container:
     def set_stopped(self, exit_code: int, finished_at: str | None = None) -> None:
         """The task is gone and cleaned up after; whoever waited is told."""
         state = self.state
-        state.Running, state.Paused, state.Restarting = False, False, False
+        state.Starting, state.Running, state.Paused, state.Restarting = False, False, False, False
         state.Pid, state.ExitCode = 0, exit_code
         state.FinishedAt = finished_at or now()
         self._wake("not-running", "next-exit")
@@ -118,6 +119,7 @@ class Container:
         """A start was undone; nothing runs. An exit that nobody will see any more is told to waiters."""
         state = self.state
         state.Error = error
+        state.Starting = False
         state.Running, state.Paused, state.Restarting, state.Pid = False, False, False, 0
         state.ExitCode = exit_code
         self._wake("not-running", "next-exit")

@@ -17,6 +17,9 @@ from longshore.types.network import EndpointIPAMConfig, EndpointSettings
 class RecordState(ApiStruct):
     """Where the container is in its life; see `longshore.containers.state` for the rules."""
 
+    _omitempty = names("Starting")
+    Starting: bool = False
+    """A start has begun that no later record tells the end of. Ours alone; dockerd skips it."""
     Running: bool = False
     Paused: bool = False
     Restarting: bool = False

@@ -112,7 +112,7 @@ async def _restore_one(engine: Engine, container: Container, tasks: Mapping[str,
             await _take_back(engine, container, task)
         elif container.state.Restarting:
             await _end_restarting(engine, container)
-        elif container.state.Running or (task is not None and _unheard_of(container, task)):
+        elif container.state.Running or _unheard_of(container, task):
             await _bury(engine, container, task)
         else:
             await _release_left_over(engine, container, task)
@@ -122,8 +122,10 @@ async def _restore_one(engine: Engine, container: Container, tasks: Mapping[str,
         container.lock.release()
 
 
-def _unheard_of(container: Container, task: TaskInfo) -> bool:
-    """Whether the task ran and ended without any record of it."""
+def _unheard_of(container: Container, task: TaskInfo | None) -> bool:
+    """Whether a task ran, or for all anybody knows may have run, and ended without any record of it."""
+    if task is None:
+        return container.state.Starting
     return task.status == "stopped" and task.exited_at > nanoseconds(container.state.FinishedAt)
 
 
@@ -164,8 +166,8 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
         # The last daemon died while it dealt with the exit.
         code, exited_at = container.state.ExitCode, nanoseconds(container.state.FinishedAt)
     if not container.state.Running:
-        assert task is not None
-        container.set_running(task.pid, rfc3339_ns(exited_at))  # when it began, nobody knows
+        began = rfc3339_ns(exited_at) if exited_at else None  # which nobody knows
+        container.set_running(task.pid if task is not None else 0, began)
     if task is not None and task.status == "stopped":
         streams = engine.streams_of(container)
         driver = await open_log(engine, container, running=True)
@@ -191,6 +193,7 @@ async def _release_left_over(engine: Engine, container: Container, task: TaskInf
     """The container does not run: nothing may be left of a start or an exit that was cut off."""
     if task is not None:
         await engine.runtime.delete(container.id)
+    container.state.Starting = False
     await release_mounts(engine, container)
     clear_operational_data(container)
 

@@ -145,7 +145,9 @@ async def _start_steps(
         attached = True
         streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
 
-    # Written beside the runtime's work: a crash from here on finds the network it has to clean up.
+    # Written beside the runtime's work: a crash from here on finds the network it has to clean up, and
+    # after a power cut, that the container may have run.
+    container.state.Starting = True
     saved = asyncio.create_task(engine.containers.save(container))
     undo.push_async_callback(asyncio.wait, [saved])
     streams.on_stdin_closed = lambda: engine.runtime.close_stdin(container.id)
