@@ -15,6 +15,7 @@ from longshore.api.handlers import (
     exec,
     images,
     networks,
+    registry,
     stats,
     streams,
     swarm,
@@ -97,6 +98,7 @@ ROUTES: tuple[Route, ...] = (
     # images
     Route("GET", "/images/json", images.get_images_json, "all filters filter shared-size digests manifests"),
     Route("GET", "/images/get", images.get_images_get, "names platform"),
+    Route("GET", "/images/search", registry.get_images_search, "term limit filters"),
     Route("GET", "/images/{name:.*}/get", images.get_images_get, "platform"),
     Route("GET", "/images/{name:.*}/history", images.get_images_history, "platform"),
     Route("GET", "/images/{name:.*}/json", images.get_images_by_name, "manifests platform"),
@@ -107,9 +109,13 @@ ROUTES: tuple[Route, ...] = (
         images.post_images_create,
         "fromImage fromSrc repo tag message platform changes",
     ),
+    Route("POST", "/images/{name:.*}/push", registry.post_images_push, "tag platform"),
     Route("POST", "/images/{name:.*}/tag", images.post_images_tag, "repo tag"),
     Route("POST", "/images/prune", images.post_images_prune, "filters", since=(1, 25)),
     Route("DELETE", "/images/{name:.*}", images.delete_images, "force noprune platforms"),
+    # registries
+    Route("POST", "/auth", registry.post_auth),
+    Route("GET", "/distribution/{name:.*}/json", registry.get_distribution, since=(1, 30)),
     # networks
     Route("GET", "/networks", networks.get_networks, "filters"),
     Route("GET", "/networks/", networks.get_networks, "filters"),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from longshore.engine.engine import Engine
-from longshore.errors import InvalidParameter
+from longshore.errors import Forbidden
 from longshore.images.reference import Reference, parse, with_tag
 from longshore.layers.layerdb import DIGEST
 from longshore.types.registry import AuthConfig
@@ -44,7 +44,7 @@ def pull_reference(image: str, tag: str) -> Reference:
     elif tag:
         reference = with_tag(reference._replace(digest=""), tag)
     if reference.familiar_name == "scratch":
-        raise InvalidParameter("'scratch' is a reserved name")
+        raise Forbidden("'scratch' is a reserved name")
     return reference
 
 

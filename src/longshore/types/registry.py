@@ -57,7 +57,7 @@ class AuthResponse(ApiStruct):
 class OciPlatform(ApiStruct):
     """What an image runs on."""
 
-    _omitempty = names("os.version os.features variant")
+    _omitempty = names("os_version os_features variant")
     architecture: str = ""
     os: str = ""
     os_version: str = msgspec.field(default="", name="os.version")

@@ -17,7 +17,7 @@ from longshore.images.registry.endpoints import Endpoint, pull_endpoints
 from longshore.images.registry.failures import Refused, may_try_elsewhere, translated
 from longshore.images.registry.manifests import Descriptor, Index, Manifest, parse_manifest, select
 from longshore.images.registry.metadata import source_of
-from longshore.images.registry.platforms import Platform, host_platform
+from longshore.images.registry.platforms import Platform, host_platform, rank
 from longshore.images.registry.threads import in_thread
 from longshore.images.registry.transfers import Transfer, WantedLayer
 from longshore.images.store import Image
@@ -45,11 +45,33 @@ async def pull(
     """
 
     async def from_endpoint(client: RepositoryClient) -> None:
-        puller = _Puller(registry, client, reference, platform or host_platform(), emit)
-        await puller.pull()
+        await _Puller(registry, client, reference, platform or host_platform(), emit).pull()
 
     endpoints = await in_thread(lambda _: pull_endpoints(reference, registry.settings()))
-    await try_endpoints(registry, endpoints, reference, auth, "pull", from_endpoint)
+    try:
+        await try_endpoints(registry, endpoints, reference, auth, "pull", from_endpoint)
+    except EngineError as exc:
+        raise translated(exc, reference) from exc
+    if platform is not None:
+        _warn_of_platform(registry, reference, platform, emit)
+
+
+def _warn_of_platform(
+    registry: RegistryService, reference: Reference, wanted: Platform, emit: ProgressCallback
+) -> None:
+    """A name without an index has one image only, whatever platform was asked for."""
+    try:
+        image = registry.images.get(registry.references.resolve(reference))
+    except NotFound:
+        return
+    actual = Platform(image.os, image.architecture, image.variant)
+    if rank(wanted, actual) is None:
+        emit(
+            {
+                "status": f"WARNING: image with reference {reference.familiar_name} was found but does not "
+                f"match the specified platform: wanted {wanted}, actual: {actual}"
+            }
+        )
 
 
 async def try_endpoints(
@@ -60,7 +82,7 @@ async def try_endpoints(
     actions: str,
     work: Callable[[RepositoryClient], Awaitable[T]],
 ) -> T:
-    """Do `work` with the first endpoint that is there and may do it. Raises as `work`, in Docker's words."""
+    """Do `work` with the first endpoint that is there and may do it. Raises as `work`."""
     speaks_tls: set[str] = set()
     failure: EngineError = NotFound(f"no endpoints found for {reference.familiar}")
     for endpoint in endpoints:
@@ -78,7 +100,7 @@ async def try_endpoints(
             if not may_try_elsewhere(exc, endpoint.mirror):
                 break
             log.info("Attempting next endpoint after error: %s", exc)
-    raise translated(failure, reference)
+    raise failure
 
 
 async def _connect(
