@@ -28,6 +28,10 @@ from longshore.engine.restore import restore, start_by_policy
 from longshore.engine.shutdown import shutdown
 from longshore.engine.userns import Remapping, parse_remapping, remapped_data_root
 from longshore.errors import Conflict, EngineError
+from longshore.linux.memory import trim
+
+TIDY_INTERVAL = 10.0
+"""Seconds between looks at what the heap can give back."""
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +114,8 @@ async def _serve(config: Config, remapping: Remapping) -> None:
         await stack.enter_async_context(server.serving(engine))
         engine.spawn(start_by_policy(engine), "starts by restart policy")
         _settle()
+        tidying = asyncio.create_task(_tidy_memory())
+        stack.callback(tidying.cancel)
         _notify_systemd("READY=1")
         log.info("Daemon has completed initialization")
         await ended.wait()
@@ -151,6 +157,13 @@ def _settle() -> None:
     """What was built at the start lives as long as the daemon: keep the collector from walking it again."""
     gc.collect()
     gc.freeze()
+
+
+async def _tidy_memory() -> None:
+    """Give back what loading an image or reading a long log has left in the heap, once in a while."""
+    while True:
+        await asyncio.sleep(TIDY_INTERVAL)
+        await asyncio.to_thread(trim)
 
 
 def _notify_systemd(state: str) -> None:
