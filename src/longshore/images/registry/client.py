@@ -19,6 +19,7 @@ from longshore.images.registry.failures import (
     Refused,
     RegistryError,
     UnexpectedStatus,
+    Unreachable,
     may_try_again,
     named_refusal,
     refusal,
@@ -37,6 +38,7 @@ LONGEST_MANIFEST = 4 << 20
 LONGEST_CONFIG = 16 << 20
 _LONGEST_REFUSAL = 64 << 10
 _PING_TIMEOUT = 15.0
+_LONGEST_WAIT = 60.0
 
 
 class Fetched(NamedTuple):
@@ -117,8 +119,9 @@ class RepositoryClient:
 
     def manifest(self, reference: str) -> Fetched:
         """By tag or digest. Raises Refused if it is not what the digest says."""
-        answer = self.request("GET", f"{self._base}/manifests/{reference}", _accept())
-        with _read(answer), named_failure("GET", answer.url or ""):
+        url = f"{self._base}/manifests/{reference}"
+        answer = self.request("GET", url, _accept())
+        with _read(answer), named_failure("GET", url):
             content = _whole(answer, LONGEST_MANIFEST)
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         if ":" in reference and reference != digest:
@@ -150,34 +153,37 @@ class RepositoryClient:
 
     def blob(self, digest: str, most: int = LONGEST_CONFIG) -> bytes:
         """A small blob. Raises Refused if it is not what the digest says, or longer than `most` bytes."""
-        answer = self.open_blob(digest)
-        with _read(answer), named_failure("GET", answer.url or ""):
+        answer = self.request("GET", self.blob_url(digest), {"Accept-Encoding": "identity"})
+        with _read(answer), named_failure("GET", self.blob_url(digest)):
             content = _whole(answer, most)
         if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
             raise Refused(f"image config verification failed for digest {digest}")
         return content
 
+    def blob_url(self, digest: str) -> str:
+        """Where the blob is."""
+        return f"{self._base}/blobs/{digest}"
+
     def open_blob(self, digest: str, offset: int = 0) -> BaseHTTPResponse:
         """The answer that carries the blob from `offset` on, if its status is 206; else from the start."""
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        return self.request("GET", f"{self._base}/blobs/{digest}", headers, accepted=(200, 206), retries=0)
+        return self.request("GET", self.blob_url(digest), headers, accepted=(200, 206), retries=0)
 
     def blob_size(self, digest: str) -> int | None:
         """Bytes of a blob that the repository has, else None."""
-        answer = self.request(
-            "HEAD", f"{self._base}/blobs/{digest}", accepted=(200, 401, 403, 404, 405), retries=0
-        )
+        answer = self.request("HEAD", self.blob_url(digest), accepted=(200, 401, 403, 404, 405), retries=0)
         with _read(answer):
             length = answer.headers.get("Content-Length", "")
             return int(length) if answer.status == 200 and length.isdigit() else None
 
     def start_upload(self, mount: str = "", source: str = "") -> str:
         """The URL to upload a blob to; "" if it was mounted from the repository `source` instead."""
-        url, scopes = f"{self._base}/blobs/uploads/", ()
+        url = f"{self._base}/blobs/uploads/"
+        scopes: tuple[str, ...] = ()
         if mount:
             url += f"?mount={mount}&from={source}"
-        more = (f"repository:{source}:pull",) if mount else scopes
-        answer = self.request("POST", url, {"Content-Length": "0"}, accepted=(201, 202), scopes=more)
+            scopes = (f"repository:{source}:pull",)
+        answer = self.request("POST", url, {"Content-Length": "0"}, accepted=(201, 202), scopes=scopes)
         with _read(answer):
             answer.drain_conn()
             return "" if answer.status == 201 else self._location(answer, url)
@@ -224,10 +230,13 @@ class RepositoryClient:
             self._cancellation.check()
             try:
                 return self._once(method, url, dict(headers or {}), body, accepted, scopes)
-            except UnexpectedStatus as exc:
+            except (UnexpectedStatus, Unreachable) as exc:
                 if attempts <= 0 or not may_try_again(exc):
                     raise
-                self._cancellation.sleep(min(exc.retry_after or delay, 60))
+                if isinstance(exc, Unreachable) and method not in ("GET", "HEAD"):
+                    raise
+                asked = exc.retry_after if isinstance(exc, UnexpectedStatus) else None
+                self._cancellation.sleep(min(asked or delay, _LONGEST_WAIT))
             attempts, delay = attempts - 1, delay * 2
 
     def _once(
@@ -240,32 +249,27 @@ class RepositoryClient:
         scopes: tuple[str, ...],
     ) -> BaseHTTPResponse:
         own = same_host(url, self.endpoint.url)
-        for attempt in (1, 2):
-            authorization = self._authorized(method, url, scopes) if own else {}
-            answer = self._transport.request(method, url, headers | authorization, body)
-            if answer.status == 401 and attempt == 1 and own and isinstance(body, bytes | None):
-                # A token may have expired on the way; or the ping was answered without asking for one.
+        authorization = self._authorized(method, url, scopes) if own else {}
+        answer = self._transport.request(method, url, headers | authorization, body)
+        if answer.status == 401 and own and isinstance(body, bytes | None):
+            challenges = answer.headers.getlist("WWW-Authenticate")
+            # A token may have expired on the way, or the ping was answered without asking for one.
+            if challenges and not authorization.get("Authorization", "").startswith("Basic"):
                 with _read(answer):
-                    said = answer.headers.getlist("WWW-Authenticate")
-                    content = _some(answer)
-                if authorization.get("Authorization", "").startswith("Bearer") or (
-                    said and not authorization
-                ):
-                    self._authorizer.challenged(said) if said else None
-                    self._authorizer.forget()
-                    continue
-                if answer.status not in accepted:
-                    raise refusal(answer.status, answer.reason or "", answer.headers, content)
-            elif answer.status not in accepted:
-                with _read(answer):
-                    content = _some(answer)
-                if answer.status < 400:
-                    raise UnexpectedStatus(
-                        f"received unexpected HTTP status: {answer.status} {answer.reason}", answer.status
-                    )
-                raise refusal(answer.status, answer.reason or "", answer.headers, content)
+                    answer.drain_conn()
+                self._authorizer.challenged(challenges)
+                self._authorizer.forget()
+                authorization = self._authorized(method, url, scopes)
+                answer = self._transport.request(method, url, headers | authorization, body)
+        if answer.status in accepted:
             return answer
-        raise AssertionError("the second attempt returns or raises")
+        with _read(answer):
+            content = _some(answer)
+        if answer.status < 400:
+            raise UnexpectedStatus(
+                f"received unexpected HTTP status: {answer.status} {answer.reason}", answer.status
+            )
+        raise refusal(answer.status, answer.reason or "", answer.headers, content)
 
     def _authorized(self, method: str, url: str, scopes: tuple[str, ...] = ()) -> dict[str, str]:
         try:

@@ -78,6 +78,7 @@ class _Download:
 
     def go_on(self, cancellation: Cancellation) -> None:
         """Fetch what is missing. Raises Unreachable when the connection breaks."""
+        url = self._client.blob_url(self._blob.digest)
         answer = self._client.open_blob(self._blob.digest, self._received)
         try:
             if self._received and not self._is_continued(
@@ -86,13 +87,13 @@ class _Download:
                 self._start_over()
             progress = Progress(self._emit, self._blob.digest[7:19], "Downloading", self._blob.size)
             progress.advance(self._received)
-            with cancellation.calls(answer.shutdown), named_failure("GET", answer.url or ""):
+            with cancellation.calls(answer.shutdown), named_failure("GET", url):
                 while chunk := answer.read1(_CHUNK):
                     cancellation.check()
                     self._take(chunk)
                     progress.advance(len(chunk))
             if self._received < self._blob.size:
-                raise Unreachable(f'Get "{answer.url}": unexpected EOF')
+                raise Unreachable(f'Get "{url}": unexpected EOF')
             progress.done()
         finally:
             answer.close()

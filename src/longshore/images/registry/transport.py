@@ -196,10 +196,10 @@ def _reason(error: Exception, url: str) -> str:
         return "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
     if isinstance(error, exceptions.SSLError):
         return _tls_reason(str(error))
-    if isinstance(error, exceptions.IncompleteRead):
-        return "unexpected EOF"
-    if isinstance(error, exceptions.ProtocolError):
+    if isinstance(error, exceptions.ProtocolError):  # IncompleteRead is one, and wrapped in one
         cause = error.args[-1] if error.args else error
+        if isinstance(cause, exceptions.IncompleteRead) or isinstance(error, exceptions.IncompleteRead):
+            return "unexpected EOF"
         if isinstance(cause, ConnectionResetError) and cause.errno:
             return "connection reset by peer"
         if isinstance(cause, BrokenPipeError):
