@@ -38,7 +38,7 @@ class Container:
         """A stop is under way: the restart policy must not answer the exit it brings about."""
         self.exit_error = ""
         self.restart_delay = 0.0
-        self.task_deletion: asyncio.Task[None] | None = None
+        self.task_deletion: asyncio.Task[bool] | None = None
         """The runtime still gets rid of the last run; the next must wait for that."""
         self.restart_task: asyncio.Task[None] | None = None
         self.removed = False

@@ -49,16 +49,19 @@ async def release_resources(engine: Engine, container: Container) -> None:
     from longshore.engine.mounts import release_mounts
     from longshore.engine.networking import release_network
 
-    async def attempt(what: str, work: Coroutine[None, None, object]) -> None:
+    async def attempt(what: str, work: Coroutine[None, None, object]) -> bool:
         try:
             with span(f"release {what}"):
                 await work
         except NotFound:
-            pass
+            return True
         except (OSError, EngineError) as exc:
             log.error("container %s: could not release its %s: %s", container.id[:12], what, exc)
         except Exception:
             log.exception("container %s: could not release its %s", container.id[:12], what)
+        else:
+            return True
+        return False
 
     # Deleting the task takes the runtime 30 ms, and nobody needs to wait: with the first process of a PID
     # namespace the kernel has ended all others. Only a next start does. Without a namespace of its own,

@@ -78,11 +78,12 @@ async def _remove_everything(engine: Engine, container: Container, *, volumes: b
     streams = engine.streams.pop(container.id, None)
     if streams is not None:
         streams.stop()
-    if container.task_deletion is not None:
-        await asyncio.shield(container.task_deletion)
-    # A start or an exit that was cut off, or for which containerd was away, may have left any of these.
-    with contextlib.suppress(NotFound):
-        await engine.runtime.delete(container.id)
+    deletion = container.task_deletion
+    if deletion is None or (deletion.done() and not deletion.result()):
+        # A start or an exit that was cut off, or for which containerd was away, may have left a task. One
+        # that is just being deleted is in nobody's way; should the daemon die first, the next one deletes it.
+        with contextlib.suppress(NotFound):
+            await engine.runtime.delete(container.id)
     await release_network(engine, container)
     await release_mounts(engine, container)
     await release_mount_points(engine, container, remove_anonymous=volumes)
