@@ -96,7 +96,10 @@ def test_where_to_log_in() -> None:
 
 
 def test_challenges_are_taken_apart() -> None:
-    header = 'Bearer realm="https://a.test/token?x=1,2",service="reg",scope="repository:a:pull,push", Basic realm="b"'
+    header = (
+        'Bearer realm="https://a.test/token?x=1,2",service="reg",scope="repository:a:pull,push", '
+        'Basic realm="b"'
+    )
     bearer, basic = parse_challenges(header)
     assert bearer.scheme == "bearer"
     assert bearer.parameters["realm"] == "https://a.test/token?x=1,2"
