@@ -11,6 +11,7 @@ from longshore import __version__
 from longshore.api.errors import error_response
 from longshore.api.handlers import (
     archive,
+    checkpoints,
     containers,
     exec,
     images,
@@ -56,6 +57,15 @@ ROUTES: tuple[Route, ...] = (
         streams.ws_containers_attach,
         "detachKeys logs stream stdin stdout stderr",
         hijacks=True,
+    ),
+    Route("GET", "/containers/{name:.*}/checkpoints", checkpoints.get_checkpoints, "dir", since=(1, 25)),
+    Route("POST", "/containers/{name:.*}/checkpoints", checkpoints.post_checkpoint, since=(1, 25)),
+    Route(
+        "DELETE",
+        "/containers/{name}/checkpoints/{checkpoint}",
+        checkpoints.delete_checkpoint,
+        "dir",
+        since=(1, 25),
     ),
     Route("POST", "/containers/create", containers.post_containers_create, "name platform"),
     Route("POST", "/containers/{name:.*}/kill", containers.post_containers_kill, "signal"),
@@ -116,6 +126,8 @@ ROUTES: tuple[Route, ...] = (
     # registries
     Route("POST", "/auth", registry.post_auth),
     Route("GET", "/distribution/{name:.*}/json", registry.get_distribution, since=(1, 30)),
+    # builds
+    Route("POST", "/build/prune", system.post_build_prune, "all filters keep-storage", since=(1, 31)),
     # networks
     Route("GET", "/networks", networks.get_networks, "filters"),
     Route("GET", "/networks/", networks.get_networks, "filters"),
