@@ -11,7 +11,7 @@ from network.machines import Machine
 
 from longshore.linux.namespaces import in_network_namespace
 from longshore.network.endpoint import EndpointOptions
-from longshore.network.sandbox import SandboxOptions
+from longshore.network.sandbox_record import SandboxOptions
 
 
 def ask(namespace: str, name: str, kind: int, *, stream: bool = False) -> tuple[int, bytes, int]:

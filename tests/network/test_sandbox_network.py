@@ -19,7 +19,7 @@ from longshore.linux.netlink import NetlinkSocket
 from longshore.network.controller import NetworkController, Sandbox
 from longshore.network.endpoint import Endpoint, EndpointOptions, PortBinding
 from longshore.network.ipam import IPAMPool
-from longshore.network.sandbox import SandboxOptions
+from longshore.network.sandbox_record import SandboxOptions
 
 Serve = Callable[..., Server]
 

@@ -16,7 +16,8 @@ from longshore.errors import System
 from longshore.linux.host import discover
 from longshore.oci.input import ResolvedMount, SpecInput
 from longshore.oci.spec import create_spec, encode_spec
-from longshore.types.container import Config, HostConfig, Ulimit
+from longshore.types.container import Config, HostConfig
+from longshore.types.resources import Ulimit
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("runc"),

@@ -7,7 +7,7 @@ from typing import Any, get_origin
 
 from longshore.config.options import AddressPoolConfig, Directive, RuntimeConfig, directives
 from longshore.errors import InvalidParameter
-from longshore.types.container import Ulimit
+from longshore.types.resources import Ulimit
 
 SYNTAX = {
     "runtimes": "name=path",

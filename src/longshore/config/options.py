@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from longshore.errors import InvalidParameter
-from longshore.types.container import Ulimit
+from longshore.types.resources import Ulimit
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"

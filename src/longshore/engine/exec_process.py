@@ -11,7 +11,7 @@ from longshore.errors import Conflict, InvalidParameter, System
 from longshore.oci.exec import ExecInput, exec_process
 from longshore.oci.input import SpecInput
 from longshore.oci.spec import encode_spec
-from longshore.types.container import Ulimit
+from longshore.types.resources import Ulimit
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine

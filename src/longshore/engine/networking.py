@@ -21,7 +21,8 @@ from longshore.engine.ports import port_bindings, port_map
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.network import Network
-from longshore.network.sandbox import Sandbox, SandboxOptions
+from longshore.network.sandbox import Sandbox
+from longshore.network.sandbox_record import SandboxOptions
 from longshore.tracing import span
 
 DEFAULT_NETWORK = "bridge"

@@ -13,7 +13,7 @@ from longshore.errors import Conflict, EngineError, InvalidParameter, System
 from longshore.oci.input import IDMap, ResolvedMount, SpecInput
 from longshore.oci.spec import create_spec, encode_spec
 from longshore.runtime.task import RuntimeOptions
-from longshore.types.container import Ulimit
+from longshore.types.resources import Ulimit
 
 DEFAULT_SHIM = "io.containerd.runc.v2"
 BUILT_IN = ("runc", "io.containerd.runc.v2", "crun")

@@ -10,7 +10,8 @@ from longshore.engine.verify import verify_container_settings
 from longshore.errors import Conflict, EngineError
 from longshore.oci.resources import resources
 from longshore.types.codec import names
-from longshore.types.container import HostConfig, Resources
+from longshore.types.container import HostConfig
+from longshore.types.resources import Resources
 from longshore.types.stats import UpdateRequest, UpdateResponse
 
 UPDATABLE = names(

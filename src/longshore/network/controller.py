@@ -23,7 +23,8 @@ from longshore.network.foreign import dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
 from longshore.network.network import Network, NetworkRecord
 from longshore.network.ports import PortAllocator
-from longshore.network.sandbox import Sandbox, SandboxOptions, SandboxRecord
+from longshore.network.sandbox import Sandbox
+from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.store import Store
 
 __all__ = ["Network", "NetworkController", "Sandbox"]

@@ -23,6 +23,7 @@ from longshore.network.drivers.bridge import mac_of
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
 from longshore.network.network import HOST_BINDING, INTERFACE_PREFIX, Network
+from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.threads import in_thread
 from longshore.tracing import span
 
@@ -32,37 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _LOOPBACK = 1
-
-
-class SandboxOptions(msgspec.Struct, kw_only=True):
-    """What is asked of a sandbox. Without paths no files are written."""
-
-    host: bool = False
-    """Use the machine's own namespace."""
-    namespace_of: int | None = None
-    """Use the namespace of this process, which then belongs to that process's user namespace."""
-    hostname: str = ""
-    domainname: str = ""
-    hosts_path: Path | None = None
-    resolv_conf_path: Path | None = None
-    extra_hosts: list[str] = []
-    dns: list[str] = []
-    dns_search: list[str] = []
-    dns_options: list[str] = []
-    links: list[tuple[str, str, str]] = []
-    """Legacy links: name, alias, address."""
-    sysctls: dict[str, str] = {}
-    """Of the network namespace, e.g. net.ipv4.ip_unprivileged_port_start."""
-
-
-class SandboxRecord(msgspec.Struct, kw_only=True):
-    """A sandbox as it is stored: written before anything is made, so that all of it is found again."""
-
-    id: str
-    container_id: str
-    key: str
-    options: SandboxOptions
-    endpoints: list[Endpoint] = []
 
 
 class Sandbox:

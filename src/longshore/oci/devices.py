@@ -10,7 +10,8 @@ from typing import Any
 
 from longshore.errors import InvalidParameter, System
 from longshore.oci import defaults
-from longshore.types.container import DeviceMapping, DeviceRequest, HostConfig
+from longshore.types.container import HostConfig
+from longshore.types.resources import DeviceMapping, DeviceRequest
 
 # Made by the runtime in every container, or not the container's business.
 _SKIPPED_DIRECTORIES = {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"}

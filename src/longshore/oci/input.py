@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from longshore.types.container import Config, HostConfig, Ulimit
+from longshore.types.container import Config, HostConfig
+from longshore.types.resources import Ulimit
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def namespaces(container: SpecInput, host: HostFacts) -> list[dict[str, str]]:
 
 
 def id_mappings(container: SpecInput) -> dict[str, list[dict[str, int]]]:
-    """`uidMappings` and `gidMappings` of the user namespace, also of one that is joined; empty without one."""
+    """`uidMappings` and `gidMappings` of the user namespace, also of a joined one; empty without one."""
     if not remapped(container):
         return {}
     return {

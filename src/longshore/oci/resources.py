@@ -10,7 +10,7 @@ from typing import Any
 from longshore.errors import InvalidParameter, System
 from longshore.linux.host import HostFacts
 from longshore.oci.input import SpecInput
-from longshore.types.container import Resources, ThrottleDevice
+from longshore.types.resources import Resources, ThrottleDevice
 
 _CFS_PERIOD = 100_000
 """Microseconds; the kernel's default."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from longshore.errors import System
 from longshore.linux.host import HostFacts
-from longshore.types.container import HostConfig, Ulimit
+from longshore.types.container import HostConfig
+from longshore.types.resources import Ulimit
 
 _UNLIMITED = 2**64 - 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longshore.errors import InvalidParameter
 from longshore.linux.host import HostFacts
-from longshore.types.container import Resources
+from longshore.types.resources import Resources
 
 _MINIMUM_MEMORY = 6 << 20  # what runc's own start needs
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from longshore.types.codec import ApiStruct, names
-from longshore.types.container import ZERO_TIME, Resources, RestartPolicy
+from longshore.types.container import ZERO_TIME, RestartPolicy
+from longshore.types.resources import Resources
 
 
 class UpdateRequest(Resources):

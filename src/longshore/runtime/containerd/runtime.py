@@ -11,15 +11,9 @@ from signal import SIGKILL
 
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.containerd import fifos
-from longshore.runtime.containerd.client import (
-    Client,
-    any_json,
-    any_message,
-    nanoseconds,
-    runc_options,
-    to_its_end,
-)
+from longshore.runtime.containerd.client import Client, any_json, any_message, runc_options, to_its_end
 from longshore.runtime.containerd.connection import Connection
+from longshore.runtime.containerd.containers import create_container, exit_status, remove
 from longshore.runtime.containerd.events import catch_up, decode, task_info
 from longshore.runtime.containerd.orphans import Orphans
 from longshore.runtime.containerd.processes import Process, Processes
@@ -131,7 +125,7 @@ class ContainerdRuntime(TaskRuntime):
         try:
             client = await self._connection.client()
             with span("containerd container"):
-                await self._create_container(client, id, spec, runtime, labels or {})
+                await create_container(client, id, spec, runtime, labels or {})
             try:
                 with self._streams(process, stdin=stdin, terminal=terminal, attach=attach) as pipes:
                     request = pb.CreateTaskRequest(
@@ -270,13 +264,13 @@ class ContainerdRuntime(TaskRuntime):
         process = self._processes.forget(id, exec_id)
         pipes = process.fifos if process else None
         (pipes or fifos.paths(self._fifo_dir / id, exec_id, stdin=True, terminal=False)).remove()
-        return _status(reply)
+        return exit_status(reply)
 
     async def delete(self, id: str) -> ExitStatus | None:
         """See TaskRuntime.delete."""
         process = self._processes.get(id)
         never_started = process is not None and not process.started and process.exit is None
-        status = await self._remove(await self._connection.client(), id, force=never_started)
+        status = await remove(await self._connection.client(), id, force=never_started)
         if status is not None:
             self._gone.add(id)
         elif id not in self._gone:
@@ -324,50 +318,10 @@ class ContainerdRuntime(TaskRuntime):
         if not keep:
             process.fifos.drop_output_guards()
 
-    async def _create_container(
-        self, client: Client, id: str, spec: bytes, runtime: RuntimeOptions, labels: Mapping[str, str]
-    ) -> None:
-        container = pb.Container(
-            id=id,
-            labels=labels,
-            runtime=pb.Container.Runtime(name=runtime.type, options=runc_options(runtime)),
-            spec=any_json("Spec", spec),
-        )
-        request = pb.CreateContainerRequest(container=container)
-        try:
-            await client.container_create(request)
-        except Conflict:
-            # Left over by an engine that died: in the way only if it still runs.
-            created = False
-            with contextlib.suppress(NotFound):
-                found = (await client.get(pb.ProcessRequest(container_id=id))).process
-                created = found.status == pb.STATUS_CREATED
-                if found.status != pb.STATUS_STOPPED and not created:
-                    raise Conflict(f"Container {id} is already active") from None
-            await self._remove(client, id, force=created)
-            await client.container_create(request)
-
-    async def _remove(self, client: Client, id: str, *, force: bool) -> ExitStatus | None:
-        """Delete task and container, whichever there are; `force` kills first what still runs.
-
-        A created process is killed, too: a shim that deletes it as it is waits 2 s for its output to end.
-        """
-        request = pb.ProcessRequest(container_id=id)
-        reply: pb.DeleteResponse | None = None
-        if force:
-            with contextlib.suppress(NotFound):
-                await client.kill(pb.KillRequest(container_id=id, signal=SIGKILL, all=True))
-                await client.wait(request)
-        with contextlib.suppress(NotFound):
-            reply = await client.delete(request)
-        with contextlib.suppress(NotFound):
-            await client.container_delete(pb.DeleteContainerRequest(id=id))
-        return _status(reply)
-
     async def _undo(self, id: str) -> None:
         """Take back a creation that failed, also if that was because containerd went away."""
         try:
-            await self._remove(await self._connection.client(), id, force=True)
+            await remove(await self._connection.client(), id, force=True)
         except EngineError as exc:
             self._log.warning("cannot undo the creation of container %s: %s", id, exc.message)
         await self._remove_orphan(id)
@@ -442,7 +396,3 @@ class ContainerdRuntime(TaskRuntime):
     async def _remove_orphan(self, id: str, *, thoroughly: bool = False) -> None:
         if self._orphans is not None and (thoroughly or self._orphans.remains(id)):
             await asyncio.to_thread(self._orphans.remove, id)
-
-
-def _status(reply: pb.DeleteResponse | None) -> ExitStatus | None:
-    return ExitStatus(reply.exit_status, nanoseconds(reply.exited_at)) if reply is not None else None
