@@ -397,6 +397,34 @@ def test_a_pull_that_is_cancelled_ends_at_once_and_leaves_nothing(puller: Puller
     puller.assert_nothing_came()
 
 
+@pytest.mark.parametrize("part", ["/v2/", "/manifests/", "/blobs/"])
+def test_a_registry_that_does_not_answer_holds_nobody(puller: Puller, fake: FakeRegistry, part: str) -> None:
+    fake.image("app:1", [Layer({"a": b"x"})])
+    asked, go_on = threading.Event(), threading.Event()
+
+    def stall(handler: Any) -> bool:
+        if part in handler.path and (part != "/v2/" or handler.path == part):
+            asked.set()
+            go_on.wait(30)
+        return False
+
+    fake.behave = stall
+
+    async def cancelled() -> float:
+        pull = asyncio.create_task(puller.pull_with(puller.service(), "app:1"))
+        await asyncio.to_thread(asked.wait, 10)
+        began = time.monotonic()
+        pull.cancel()
+        await asyncio.wait([pull])
+        return time.monotonic() - began
+
+    try:
+        assert asyncio.run(cancelled()) < 1
+    finally:
+        go_on.set()
+    puller.assert_nothing_came()
+
+
 def test_one_who_leaves_does_not_end_the_pull_of_another(puller: Puller, fake: FakeRegistry) -> None:
     fake.image("app:1", [Layer({"noise": NOISE})])
     content = max(fake.blobs.values(), key=len)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -73,12 +74,13 @@ def registry_endpoints(domain: str, settings: RegistrySettings) -> list[Endpoint
 
 def is_secure(domain: str, settings: RegistrySettings) -> bool:
     """Whether the registry has to prove who it is. Looks the name up: call it in a thread."""
-    if domain in settings.insecure:
+    insecure = [each.rpartition("://")[2].rstrip("/") for each in settings.insecure]
+    if domain in insecure:
         return False
-    networks = [
-        ipaddress.ip_network(each, strict=False)
-        for each in (*_LOOPBACK, *(each for each in settings.insecure if "/" in each))
-    ]
+    networks = []
+    for each in (*_LOOPBACK, *(each for each in insecure if "/" in each)):
+        with contextlib.suppress(ValueError):
+            networks.append(ipaddress.ip_network(each, strict=False))
     return not any(address in network for address in _addresses(domain) for network in networks)
 
 

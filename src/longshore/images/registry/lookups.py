@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from longshore.images.registry.failures import RegistryError, UnexpectedStatus, 
 from longshore.images.registry.manifests import DOCKER_MANIFEST, Index, parse_manifest
 from longshore.images.registry.pull import call, try_endpoints
 from longshore.images.registry.threads import in_thread
+from longshore.images.registry.transport import Cancellation
 from longshore.types.registry import (
     AuthConfig,
     DistributionInspect,
@@ -43,9 +45,9 @@ async def log_in(registry: RegistryService, auth: AuthConfig) -> str:
     """
     domain = login_domain(auth.serveraddress)
     failure: EngineError = System(f"no endpoints found for {domain}")
-    for endpoint in await in_thread(lambda _: registry_endpoints(domain, registry.settings())):
+    for endpoint in await in_thread(lambda _: registry_endpoints(domain, registry.settings()), abandon=True):
         try:
-            return await in_thread(lambda _, endpoint=endpoint: _log_in(registry, endpoint, auth))  # type: ignore[misc]
+            return await in_thread(partial(_log_in, registry, endpoint, auth), abandon=True)
         except (Unauthorized, RegistryError):
             raise
         except EngineError as exc:
@@ -76,7 +78,9 @@ async def inspect(registry: RegistryService, reference: Reference, auth: AuthCon
             platforms = _platforms(config)
         return DistributionInspect(OciDescriptor(_media_type(top), top.digest, len(top.content)), platforms)
 
-    endpoints = await in_thread(lambda _: registry_endpoints(reference.domain, registry.settings()))
+    endpoints = await in_thread(
+        lambda _: registry_endpoints(reference.domain, registry.settings()), abandon=True
+    )
     try:
         return await try_endpoints(registry, endpoints, reference, auth, "pull", from_endpoint)
     except RegistryError as exc:
@@ -89,15 +93,13 @@ async def search(registry: RegistryService, term: str, limit: int, auth: AuthCon
         raise InvalidParameter(f"limit {limit} is outside the range of [1, 100]")
     domain = parse(term).domain if "/" in term else DEFAULT_DOMAIN
     words = term.partition("/")[2] if domain != DEFAULT_DOMAIN else term
-    endpoints = await in_thread(lambda _: registry_endpoints(domain, registry.settings()))
+    endpoints = await in_thread(lambda _: registry_endpoints(domain, registry.settings()), abandon=True)
     if domain == DEFAULT_DOMAIN:
         endpoints = [Endpoint(f"https://{_INDEX_HOST}")]
     failure: EngineError = System(f"no endpoints found for {domain}")
     for endpoint in endpoints:
         try:
-            return await in_thread(
-                lambda _, endpoint=endpoint: _search(registry, endpoint, words, limit, auth)  # type: ignore[misc]
-            )
+            return await in_thread(partial(_search, registry, endpoint, words, limit, auth), abandon=True)
         except EngineError as exc:
             failure = exc
             if isinstance(exc, UnexpectedStatus):
@@ -105,7 +107,7 @@ async def search(registry: RegistryService, term: str, limit: int, auth: AuthCon
     raise failure
 
 
-def _log_in(registry: RegistryService, endpoint: Endpoint, auth: AuthConfig) -> str:
+def _log_in(registry: RegistryService, endpoint: Endpoint, auth: AuthConfig, _: Cancellation) -> str:
     client = RepositoryClient(endpoint, "", registry.settings(), auth)
     try:
         return client.log_in()
@@ -114,7 +116,7 @@ def _log_in(registry: RegistryService, endpoint: Endpoint, auth: AuthConfig) -> 
 
 
 def _search(
-    registry: RegistryService, endpoint: Endpoint, words: str, limit: int, auth: AuthConfig
+    registry: RegistryService, endpoint: Endpoint, words: str, limit: int, auth: AuthConfig, _: Cancellation
 ) -> list[SearchResult]:
     client = RepositoryClient(endpoint, "", registry.settings(), auth)
     url = f"{endpoint.url}/v1/search?{urlencode({'q': words, 'n': limit})}"

@@ -47,7 +47,7 @@ async def pull(
     async def from_endpoint(client: RepositoryClient) -> None:
         await _Puller(registry, client, reference, platform or host_platform(), emit).pull()
 
-    endpoints = await in_thread(lambda _: pull_endpoints(reference, registry.settings()))
+    endpoints = await in_thread(lambda _: pull_endpoints(reference, registry.settings()), abandon=True)
     try:
         await try_endpoints(registry, endpoints, reference, auth, "pull", from_endpoint)
     except EngineError as exc:
@@ -106,12 +106,14 @@ async def try_endpoints(
 async def _connect(
     registry: RegistryService, endpoint: Endpoint, path: str, auth: AuthConfig, actions: str
 ) -> RepositoryClient:
-    return await in_thread(lambda _: RepositoryClient(endpoint, path, registry.settings(), auth, actions))
+    return await in_thread(
+        lambda _: RepositoryClient(endpoint, path, registry.settings(), auth, actions), abandon=True
+    )
 
 
 async def call(client: RepositoryClient, work: Callable[[RepositoryClient], T]) -> T:
     """A request in a thread, which ends when nobody waits for it."""
-    return await in_thread(lambda cancellation: work(client.cancelled_by(cancellation)))
+    return await in_thread(lambda cancellation: work(client.cancelled_by(cancellation)), abandon=True)
 
 
 class ChosenImage(NamedTuple):

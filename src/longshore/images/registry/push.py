@@ -45,7 +45,9 @@ async def push(
         for tagged, id in tags:
             await _Pusher(registry, client, tagged, auth, emit).push(id)
 
-    endpoints = await in_thread(lambda _: registry_endpoints(reference.domain, registry.settings()))
+    endpoints = await in_thread(
+        lambda _: registry_endpoints(reference.domain, registry.settings()), abandon=True
+    )
     try:
         await try_endpoints(registry, endpoints, reference, auth, "pull,push", to_endpoint)
     except Refused as exc:

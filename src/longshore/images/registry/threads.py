@@ -18,15 +18,17 @@ T = TypeVar("T")
 async def in_thread(
     work: Callable[[Cancellation], T],
     discard: Callable[[T], object] = lambda _: None,
-    cancellation: Cancellation | None = None,
+    *,
+    abandon: bool = False,
 ) -> T:
     """Run `work` in a thread of its own: transfers take long, and must not keep others from the pool.
 
     When cancelled, the work is told and waited for; if it came to its end all the same, `discard` takes its
-    result back, in a thread.
+    result back. Work that touches nothing but the network may be left to itself (`abandon`): it may have to
+    wait for a registry that does not answer before it notices.
     """
     loop = asyncio.get_running_loop()
-    cancellation = cancellation or Cancellation()
+    cancellation = Cancellation()
     result: asyncio.Future[T] = loop.create_future()
 
     def settle(value: T | None, error: BaseException | None) -> None:
@@ -49,10 +51,15 @@ async def in_thread(
         return await asyncio.shield(result)
     except asyncio.CancelledError:
         cancellation.cancel()
-        await _settled(result)
-        if result.exception() is None:
-            threading.Thread(target=discard, args=(result.result(),), daemon=True).start()
+        result.add_done_callback(lambda done: _discard(done, discard))
+        if not abandon:
+            await _settled(result)
         raise
+
+
+def _discard(result: asyncio.Future[T], discard: Callable[[T], object]) -> None:
+    if not result.cancelled() and result.exception() is None:
+        threading.Thread(target=discard, args=(result.result(),), daemon=True).start()
 
 
 async def _settled(future: asyncio.Future[T]) -> None:

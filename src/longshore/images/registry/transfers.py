@@ -132,6 +132,7 @@ class LayerTransfers:
                     cancellation,
                 ),
                 discard=lambda file: file.close(),
+                abandon=True,
             )
         with file:
             parent = (await asyncio.shield(below.task)).chain_id if isinstance(below, Transfer) else below

@@ -48,7 +48,8 @@ class Cancellation:
             self._event.set()
             callbacks = list(self._callbacks)
         for callback in callbacks:
-            callback()
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # It has just ended by itself.
+                callback()
 
     def check(self) -> None:
         """Raises Cancelled after `cancel`."""
@@ -139,8 +140,10 @@ class Transport:
         )
 
     def _pool(self, url: str) -> PoolManager:
-        from urllib3 import PoolManager, ProxyManager
+        from urllib3 import PoolManager, ProxyManager, disable_warnings
+        from urllib3.exceptions import InsecureRequestWarning
 
+        disable_warnings(InsecureRequestWarning)  # The user said so, or it is this machine itself.
         target = urlsplit(url)
         proxy = _proxy(target.scheme, target.netloc, self._settings.proxies)
         # What the user allows for the registry does not hold for hosts that it sends us to.
