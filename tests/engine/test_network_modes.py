@@ -25,6 +25,15 @@ def refused(docker: DockerCLI, *options: str) -> str:
     return daemon_message(done)
 
 
+def refused_by_api(api: Client, host: dict[str, Any], endpoints: dict[str, Any] | None = None) -> str:
+    """As `refused`, for what a CLI itself may leave out or refuse."""
+    body = {"Image": "busybox", "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints or {}}}
+    answer = api.post("/containers/create", body)
+    if answer.status == 201:
+        answer = api.post(f"/containers/{answer.json['Id']}/start")
+    return answer.expect(400, 404, 500).message
+
+
 def hosts(docker: DockerCLI, *options: str) -> dict[str, list[str]]:
     lines = [line.split() for line in sh(docker, *options, script="cat /etc/hosts").splitlines()]
     return {line[0]: line[1:] for line in lines if line and ":" not in line[0]}
@@ -109,13 +118,13 @@ def test_what_a_shared_network_excludes(docker: DockerCLI, options: list[str], m
     assert refused(docker, "--network", "container:donor", *options) == message
 
 
-def test_links_with_the_hosts_network(docker: DockerCLI) -> None:
+def test_links_with_the_hosts_network(docker: DockerCLI, api: Client) -> None:
     docker("run", "-d", "--name", "other", "busybox", "sleep", "600")
     message = (
         "conflicting options: host type networking can't be used with links. "
         "This would result in undefined behavior"
     )
-    assert refused(docker, "--network", "host", "--link", "other") == message
+    assert refused_by_api(api, {"NetworkMode": "host", "Links": ["other"]}) == message
     assert (
         refused(docker, "--link", "nosuch") == "could not get container for nosuch: No such container: nosuch"
     )
@@ -148,9 +157,11 @@ def test_names_on_a_network_of_ones_own(docker: DockerCLI) -> None:
         assert sh(docker, "--network", "own", script=f"wget -qO- http://{name}/") == "Hello from a container."
 
 
-def test_addresses_on_the_default_bridge_cannot_be_chosen(docker: DockerCLI) -> None:
+def test_addresses_on_the_default_bridge_cannot_be_chosen(api: Client) -> None:
     message = "user specified IP address is supported on user defined networks only"
-    assert refused(docker, "--ip", "172.17.0.99").endswith(message)
+    for name in ("default", "bridge"):
+        endpoint = {"IPAMConfig": {"IPv4Address": "172.17.0.99"}}
+        assert refused_by_api(api, {"NetworkMode": name}, {name: endpoint}).endswith(message)
 
 
 def test_published_ports(docker: DockerCLI) -> None:

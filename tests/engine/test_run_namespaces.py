@@ -108,7 +108,7 @@ def test_capabilities(docker: DockerCLI) -> None:
     assert capabilities(docker, "-u", "1000") == 0
     own = int(Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16)
     assert capabilities(docker, "--privileged") == own
-    assert refused(docker, "--cap-add", "nosuch", "busybox") == 'invalid capability: "CAP_NOSUCH"'
+    assert refused(docker, "--cap-add", "CAP_NOSUCH", "busybox") == 'invalid capability: "CAP_NOSUCH"'
 
 
 def test_seccomp_is_on_unless_told_otherwise(docker: DockerCLI) -> None:

@@ -34,7 +34,7 @@ def test_one_shot(api: Client, box: str) -> None:
 
 
 def test_the_cli_shows_them(docker: DockerCLI, box: str) -> None:
-    told = json.loads(docker.out("stats", "--no-stream", "--format", "json", box))
+    told = json.loads(docker.out("stats", "--no-stream", "--format", "{{json .}}", box))
     assert told["PIDs"] == "1"
 
 

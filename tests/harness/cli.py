@@ -14,9 +14,9 @@ def daemon_message(done: subprocess.CompletedProcess[str]) -> str:
     `docker run` and `create` wrap it: with a hint behind an empty line, or, before release 27, with a full
     stop, then perhaps a hint, and perhaps a line of the CLI's own log.
     """
-    message = done.stderr.partition("Error response from daemon: ")[2]
+    before, _, message = done.stderr.partition("Error response from daemon: ")
     message, hint, _ = message.partition("\n\nRun 'docker ")
-    if done.stderr.startswith("docker: ") and not hint:
+    if before.endswith("docker: ") and not hint:
         message = message.partition("\ntime=")[0].partition("\nSee 'docker ")[0].strip().removesuffix(".")
     return message.strip()
 
