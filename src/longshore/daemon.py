@@ -20,7 +20,6 @@ import uvloop
 from msgspec.structs import replace
 
 from longshore.config import Config
-from longshore.containers.store import write_atomically
 from longshore.engine.exit import on_task_event
 from longshore.engine.parts import build_engine
 from longshore.engine.reload import reload_configuration
@@ -28,12 +27,16 @@ from longshore.engine.restore import restore, start_by_policy
 from longshore.engine.shutdown import shutdown
 from longshore.engine.userns import Remapping, parse_remapping, remapped_data_root
 from longshore.errors import Conflict, EngineError
+from longshore.linux.files import write_atomically
 from longshore.linux.memory import trim
 
 TIDY_INTERVAL = 10.0
 """Seconds between looks at what the heap can give back."""
 
 log = logging.getLogger(__name__)
+
+_MODES = {"containers": 0o710, "image": 0o700, "network": 0o750, "tmp": 0o700, "volumes": 0o701}
+"""Of the data root's directories, as dockerd has them."""
 
 
 def run(config: Config) -> int:
@@ -45,7 +48,9 @@ def run(config: Config) -> int:
             held.enter_context(pid_file(Path(config.pidfile)))
             held.enter_context(root_lock(Path(config.data_root), "data root"))
             held.enter_context(root_lock(Path(config.exec_root), "exec root"))
-            config = replace(config, data_root=str(remapped_data_root(Path(config.data_root), remapping)))
+            data_root = remapped_data_root(Path(config.data_root), remapping)
+            _make_subdirectories(data_root, remapping)
+            config = replace(config, data_root=str(data_root))
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(config, remapping))
     except (OSError, EngineError) as exc:
@@ -56,8 +61,20 @@ def run(config: Config) -> int:
 
 def _make_directories(config: Config) -> None:
     os.umask(0o022)
-    for path, mode in ((Path(config.data_root), 0o710), (Path(config.exec_root), 0o711)):
+    # Remapped engines live below the data root, and each one's containers must pass through.
+    data_mode = 0o711 if config.userns_remap else 0o710
+    for path, mode in ((Path(config.data_root), data_mode), (Path(config.exec_root), 0o711)):
         path.mkdir(mode=mode, parents=True, exist_ok=True)
+        path.chmod(mode)
+
+
+def _make_subdirectories(root: Path, remapping: Remapping) -> None:
+    """What the parts put their directories in, closed to others even if it was there before."""
+    for name, mode in _MODES.items():
+        if remapping.uids and name in ("containers", "volumes"):
+            continue  # Opened to the remapped root already.
+        (root / name).mkdir(mode=mode, exist_ok=True)
+        (root / name).chmod(mode)
 
 
 @contextmanager
@@ -91,7 +108,8 @@ def _is_daemon(pid: int) -> bool:
 @contextmanager
 def root_lock(root: Path, what: str) -> Iterator[None]:
     """Keep a second daemon off a root, whatever its pid file. Raises Conflict."""
-    with (root / "longshore.lock").open("w") as file:
+    opened = os.open(root / "longshore.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(opened, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -148,6 +148,17 @@ def test_a_password_is_needed_and_used(daemon_with_image: Longshored, guarded: R
     assert refused.strip() == f'Error response from daemon: Head "{url}": no basic auth credentials'
 
 
+def test_only_the_platform_that_is_here_can_be_pushed(
+    daemon_with_image: Longshored, registry: Registry
+) -> None:
+    docker = daemon_with_image.docker
+    name = f"{registry.address}/platform/app:1"
+    docker("tag", "app:1", name)
+    docker("push", "--platform", "linux/amd64", name)
+    refused = docker("push", "--platform", "linux/s390x", name, check=False).stderr
+    assert "its platform (linux/amd64) does not match the specified platform (linux/s390x)" in refused
+
+
 def test_events_tell_of_pull_and_push(daemon_with_image: Longshored, registry: Registry) -> None:
     name = f"{registry.address}/told/app"
     docker = daemon_with_image.docker

@@ -86,11 +86,12 @@ Behaviour = Callable[["_Handler"], bool]
 
 
 class FakeRegistry:
-    """A registry in this process, read only, whose answers a test can spoil. Counts what it was asked."""
+    """A registry in this process whose answers a test can spoil. Counts what it was asked."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[bytes, str]] = {}
+        self.uploads: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.behave: Behaviour = lambda _: False
         handler = type("Handler", (_Handler,), {"registry": self})
@@ -170,6 +171,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._serve()
 
+    def do_POST(self) -> None:
+        self._receive()
+
+    def do_PATCH(self) -> None:
+        self._receive()
+
+    def do_PUT(self) -> None:
+        self._receive()
+
+    def do_DELETE(self) -> None:
+        self._receive()
+
     def answer(self, status: int, content: bytes, **headers: str) -> None:
         """A whole answer."""
         self.send_response(status)
@@ -216,6 +229,45 @@ class _Handler(BaseHTTPRequestHandler):
             code = "MANIFEST_UNKNOWN" if "/manifests/" in path else "BLOB_UNKNOWN"
             error = {"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}
             self.answer(404, json.dumps(error).encode(), Content_Type="application/json")
+
+    def _receive(self) -> None:
+        """One request of an upload; what came so far is kept under its URL."""
+        registry = self.registry
+        registry.requests.append((self.command, self.path, dict(self.headers)))
+        body = self._body()
+        if registry.behave(self):
+            return
+        path, _, query = self.path.partition("?")
+        name = path.removeprefix("/v2/")
+        if self.command == "POST":
+            location = f"{path}{len(registry.requests)}"
+            registry.uploads[location] = b""
+            self.answer(202, b"", Location=location)
+        elif self.command == "DELETE":
+            registry.uploads.pop(path, None)
+            self.answer(204, b"")
+        elif self.command == "PATCH":
+            registry.uploads[path] += body
+            self.answer(202, b"", Location=path)
+        elif "/manifests/" in name:
+            registry.manifests[name] = body, self.headers["Content-Type"]
+            self.answer(201, b"")
+        else:
+            content = registry.uploads.pop(path) + body
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            wanted = query.removeprefix("digest=")
+            registry.blobs |= {digest: content} if digest == wanted else {}
+            self.answer(201 if digest == wanted else 400, b"{}")
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _blob(self, content: bytes) -> None:
         start = self.headers.get("Range", "")

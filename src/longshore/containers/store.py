@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from longshore.containers.container import Container
 from longshore.containers.record import ContainerRecord
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.linux.files import write_atomically
 from longshore.types import codec
 from longshore.types.container import HostConfig
 
@@ -124,17 +124,6 @@ def _write_files(root: Path, files: tuple[bytes, bytes], before: tuple[bytes, by
         write_atomically(root / "hostconfig.json", host_config, 0o600)
     if record != before[0]:
         write_atomically(root / "config.v2.json", record, 0o600)
-
-
-def write_atomically(path: Path, content: bytes, mode: int) -> None:
-    """Replace `path` so that a crash leaves the old content or the new, never a part. Raises OSError."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fdatasync(fd)
-    temporary.rename(path)
 
 
 def _read_all(root: Path) -> tuple[list[Container], dict[str, str]]:

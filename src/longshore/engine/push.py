@@ -7,23 +7,43 @@ from typing import Any
 
 from longshore.engine.engine import Engine
 from longshore.engine.pull import log_registry_event, messages_while
-from longshore.images.reference import parse, with_tag
+from longshore.errors import NotFound
+from longshore.images.reference import Reference, parse, with_tag
 from longshore.types.registry import AuthConfig
 
 Message = dict[str, Any]
 
 
-async def image_push(engine: Engine, image: str, tag: str, auth: AuthConfig) -> AsyncIterator[Message]:
+async def image_push(
+    engine: Engine, image: str, tag: str, auth: AuthConfig, platform: str = ""
+) -> AsyncIterator[Message]:
     """POST /images/{name}/push: progress messages; without a tag, every tag of the repository is pushed.
 
-    When nobody takes the messages any more the push ends. Raises InvalidParameter.
+    When nobody takes the messages any more the push ends. Raises InvalidParameter, NotFound if the image is
+    for another platform than asked for.
     """
     reference = parse(image)
     if tag:
         reference = with_tag(reference._replace(digest=""), tag)
+
+    if platform:
+        _check_platform(engine, reference, platform)
 
     async def work(emit: Callable[[Message], None]) -> None:
         await engine.registry.push(reference, auth, emit)
         log_registry_event(engine, "push", reference)
 
     return messages_while(work)
+
+
+def _check_platform(engine: Engine, reference: Reference, text: str) -> None:
+    from longshore.images.registry.platforms import Platform, parse_platform, rank
+
+    wanted = parse_platform(text)
+    image = engine.images.resolve(reference.familiar)
+    actual = Platform(image.os, image.architecture, image.variant)
+    if rank(wanted, actual) is None:
+        raise NotFound(
+            f"image with reference {reference.familiar} was found but its platform ({actual}) "
+            f"does not match the specified platform ({wanted})"
+        )

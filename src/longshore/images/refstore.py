@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from longshore.errors import Conflict, NotFound
-from longshore.images.atomic import write_atomically
 from longshore.images.reference import Reference, parse
+from longshore.linux.files import sync_directory, write_atomically
 
 
 class ReferenceStore:
@@ -94,6 +94,7 @@ class ReferenceStore:
 
     def _save(self) -> None:
         write_atomically(self._path, msgspec.json.encode({"Repositories": self._repositories}))
+        sync_directory(self._path.parent)
 
 
 def _key(reference: Reference) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from longshore.errors import InvalidParameter, NotFound
-from longshore.images.atomic import write_atomically
 from longshore.layers.layerdb import DIGEST
 from longshore.layers.store import Layer, LayerStore, chain_id
+from longshore.linux.files import remove_temporaries, sync_directory, write_atomically
 
 
 class Image:
@@ -88,6 +88,7 @@ class ImageStore:
         self._parents: dict[str, str] = {}
         for directory in (self._content, self._metadata):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_temporaries(self._content)
         self._load()
 
     def create(self, config_json: bytes) -> str:
@@ -102,6 +103,7 @@ class ImageStore:
             layer = self._layer_store.get(image.chain_id) if image.chain_id else None
             try:
                 write_atomically(self._content / image.id[7:], config_json)
+                sync_directory(self._content)
             except BaseException:
                 if layer is not None:
                     self._layer_store.release(layer)
@@ -192,6 +194,7 @@ class ImageStore:
         directory = self._metadata / id[7:]
         directory.mkdir(mode=0o700, exist_ok=True)
         write_atomically(directory / name, text.encode())
+        sync_directory(directory)
 
     def _load(self) -> None:
         for name in [entry.name for entry in self._content.iterdir()]:

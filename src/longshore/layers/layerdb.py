@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from longshore.linux.files import sync_directory, write_atomically
+
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
@@ -66,18 +68,18 @@ class LayerDb:
 
     def commit_layer(self, directory: Path, record: LayerRecord) -> None:
         """Make the record durable and visible. FileExistsError if the layer is recorded already."""
-        _write(directory / "diff", record.diff_id)
-        _write(directory / "size", str(record.size))
-        _write(directory / "cache-id", record.cache_id)
+        write_atomically(directory / "diff", record.diff_id.encode(), 0o644)
+        write_atomically(directory / "size", str(record.size).encode(), 0o644)
+        write_atomically(directory / "cache-id", record.cache_id.encode(), 0o644)
         if record.parent is not None:
-            _write(directory / "parent", record.parent)
-        _sync(directory / "tar-split.json.gz")
-        _sync(directory)
+            write_atomically(directory / "parent", record.parent.encode(), 0o644)
+        _sync_file(directory / "tar-split.json.gz")
+        sync_directory(directory)
         try:
             directory.rename(self._path(record.chain_id))
         except OSError as exc:
             raise FileExistsError(record.chain_id) from exc
-        _sync(self._layers)
+        sync_directory(self._layers)
 
     def tar_split(self, chain_id: str) -> Path:
         """Where the layer's tar-split lies."""
@@ -104,13 +106,13 @@ class LayerDb:
         """Record a writable layer durably. FileExistsError if the name is taken."""
         directory = self._mounts / record.name
         directory.mkdir(mode=0o755)
-        _write(directory / "init-id", record.init_id)
+        write_atomically(directory / "init-id", record.init_id.encode(), 0o644)
         if record.parent is not None:
-            _write(directory / "parent", record.parent)
+            write_atomically(directory / "parent", record.parent.encode(), 0o644)
         # Last, because a record without it does not count.
-        _write(directory / "mount-id", record.mount_id)
-        _sync(directory)
-        _sync(self._mounts)
+        write_atomically(directory / "mount-id", record.mount_id.encode(), 0o644)
+        sync_directory(directory)
+        sync_directory(self._mounts)
 
     def remove_mount(self, name: str) -> None:
         """Forget a writable layer; no error if there is no such record."""
@@ -155,18 +157,7 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(file, text.encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
-    temporary.rename(path)
-
-
-def _sync(path: Path) -> None:
+def _sync_file(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+
+from longshore.linux.files import remove_temporaries, write_atomically
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -20,8 +21,7 @@ class Store:
     def open(self) -> None:
         """Make the directory, and remove what a crash left half written. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in self._directory.glob("*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_temporaries(self._directory)
 
     def save(self, kind: str, id: str, record: msgspec.Struct, *, durable: bool) -> None:
         """Write a record. Blocks; raises OSError.
@@ -29,16 +29,8 @@ class Store:
         `durable` records outlive a power cut. Those that describe kernel state need not: that state goes
         with the machine, so they must only outlive this process, and a sync would cost more than a start.
         """
-        path = self._path(kind, id)
-        temporary = path.with_suffix(".tmp")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(fd, msgspec.json.encode(record, enc_hook=str))
-            if durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
+        content = msgspec.json.encode(record, enc_hook=str)
+        write_atomically(self._path(kind, id), content, durable=durable)
 
     def delete(self, kind: str, id: str) -> None:
         """Delete a record, if there is one."""

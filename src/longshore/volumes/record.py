@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+
+from longshore.linux.files import write_atomically
 
 # dockerd's options of a local volume: <volume>/opts.json
 _OPTIONS = {"type": "MountType", "o": "MountOpts", "device": "MountDevice"}
@@ -26,8 +27,8 @@ def save(directory: Path, entry: VolumeRecord) -> None:
     """Write the record into the volume's directory; survives a crash at any moment. Raises OSError."""
     if entry.options:
         plain: dict[str, object] = {theirs: entry.options.get(ours, "") for ours, theirs in _OPTIONS.items()}
-        _replace(directory / "opts.json", msgspec.json.encode({**plain, "Quota": {"Size": 0}}))
-    _replace(directory / _OURS, msgspec.json.encode(entry))
+        write_atomically(directory / "opts.json", msgspec.json.encode({**plain, "Quota": {"Size": 0}}))
+    write_atomically(directory / _OURS, msgspec.json.encode(entry))
 
 
 def load(directory: Path) -> VolumeRecord:
@@ -42,13 +43,3 @@ def load(directory: Path) -> VolumeRecord:
         plain = msgspec.json.decode((directory / "opts.json").read_bytes(), type=dict)
         entry.options = {ours: plain[theirs] for ours, theirs in _OPTIONS.items() if plain.get(theirs)}
     return entry
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)

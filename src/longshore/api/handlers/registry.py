@@ -28,6 +28,7 @@ async def post_auth(engine: Engine, request: Request) -> Response:
 
 async def post_images_push(engine: Engine, request: Request) -> Response:
     """docker push"""
+    from longshore.api.handlers.images import platforms
     from longshore.engine.push import image_push
 
     if request.headers.get("x-registry-auth"):
@@ -39,7 +40,8 @@ async def post_images_push(engine: Engine, request: Request) -> Response:
             raise InvalidParameter(
                 f"bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: {exc}"
             ) from None
-    pushed = await image_push(engine, request.vars["name"], query.string(request, "tag"), auth)
+    wanted = next(iter(platforms(request)), "")
+    pushed = await image_push(engine, request.vars["name"], query.string(request, "tag"), auth, wanted)
     return await progress_response(pushed)
 
 

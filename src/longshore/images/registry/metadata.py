@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from longshore.images.atomic import write_atomically
 from longshore.layers.layerdb import DIGEST
+from longshore.linux.files import write_atomically
 from longshore.types.registry import AuthConfig
 
 _MOST_SOURCES = 50

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from longshore.errors import System
+from longshore.linux.files import write_atomically
 
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 15.0
@@ -149,7 +150,7 @@ class Supervisor:
         if binary is None:
             raise System("containerd: executable file not found in $PATH")
         self._forget()
-        _write(self._config, self._configuration())
+        write_atomically(self._config, self._configuration().encode())
         environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
         self._log_offset = 0
         self.address.unlink(missing_ok=True)
@@ -170,7 +171,7 @@ class Supervisor:
             os.close(log)
         pid = self._child.pid
         self._watch(pid, os.pidfd_open(pid))
-        _write(self._pid_file, str(pid))
+        write_atomically(self._pid_file, str(pid).encode())
         self._set_oom_score(pid)
         self._log.info("started containerd: pid=%d address=%s", pid, self.address)
 
@@ -273,16 +274,6 @@ def _accepts(address: Path) -> bool:
         except OSError:
             return False
         return True
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a small file in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _toml(path: Path) -> str:

@@ -1,0 +1,50 @@
+"""Small files that are never seen half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+"""What the name of a file begins with that is being written. After a crash they are nobody's."""
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Replace `path`, so that after a crash there is the old content or the new, never a part.
+
+    `durable` content outlives a power cut; without, a crash of this process only. Raises OSError.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        file = os.open(temporary, flags, mode)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(file, left) :]
+            if durable:
+                os.fdatasync(file)
+        finally:
+            os.close(file)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory outlive a power cut: fsync(2). Raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a crash left half written in `directory`. Raises OSError."""
+    for leftover in directory.glob(f"{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
