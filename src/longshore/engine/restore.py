@@ -52,8 +52,11 @@ async def restore(engine: Engine) -> None:
     await _delete_strangers(engine, tasks, damaged.keys())
     active = {container.id for container in engine.containers if container.state.Running}
     await asyncio.to_thread(engine.layers.cleanup_stale, active | damaged.keys())
-    await asyncio.to_thread(_release_orphaned_layers, engine, damaged.keys())
-    await asyncio.to_thread(engine.layers.cleanup_orphans)
+    try:
+        await asyncio.to_thread(_release_orphaned_layers, engine, damaged.keys())
+        await asyncio.to_thread(engine.layers.cleanup_orphans)
+    except OSError as exc:
+        log.error("leftover layers could not be removed: %s", exc)
     await _finish_removals(engine)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,10 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | Path, *, dir_fd: int | None = None) -> None:
-    """Remove a file, link or directory with all it holds. What does not exist is no error."""
+    """Remove a file, link or directory with all it holds.
+
+    What does not exist, or goes while we look because somebody else removes it too, is no error.
+    """
     try:
         os.unlink(path, dir_fd=dir_fd)
         return
@@ -33,7 +37,8 @@ def remove_tree(path: str | Path, *, dir_fd: int | None = None) -> None:
             pass
     finally:
         os.close(top)
-    os.rmdir(path, dir_fd=dir_fd)
+    with suppress(FileNotFoundError):
+        os.rmdir(path, dir_fd=dir_fd)
 
 
 def _empty(directory: int, top: int, depth: int, names: count[int]) -> bool:
@@ -42,17 +47,19 @@ def _empty(directory: int, top: int, depth: int, names: count[int]) -> bool:
     with os.scandir(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:
-        if not is_directory:
-            os.unlink(name, dir_fd=directory)
-            continue
-        if depth >= _DEEPEST:
-            os.rename(name, f".removed-{os.getpid()}-{next(names)}", src_dir_fd=directory, dst_dir_fd=top)
-            moved = True
-            continue
-        below = os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
-        try:
-            moved |= _empty(below, top, depth + 1, names)
-        finally:
-            os.close(below)
-        os.rmdir(name, dir_fd=directory)
+        with suppress(FileNotFoundError):
+            if not is_directory:
+                os.unlink(name, dir_fd=directory)
+                continue
+            if depth >= _DEEPEST:
+                aside = f".removed-{os.getpid()}-{next(names)}"
+                os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=top)
+                moved = True
+                continue
+            below = os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
+            try:
+                moved |= _empty(below, top, depth + 1, names)
+            finally:
+                os.close(below)
+            os.rmdir(name, dir_fd=directory)
     return moved
