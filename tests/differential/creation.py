@@ -252,7 +252,9 @@ CASES: list[Case] = [
     kept("limits", HostConfig={"Memory": 1 << 26, "NanoCpus": 500_000_000, "CpuShares": 512}),
     kept("swap and pids", HostConfig={"Memory": 1 << 26, "MemorySwap": 1 << 27, "PidsLimit": 99}),
     kept("port bindings", HostConfig={"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}}),
-    kept("binds", HostConfig={"Binds": ["/etc:/x:ro", "named:/y"]}),
+    # One each: dockerd lists several in no order.
+    kept("a bind", HostConfig={"Binds": ["/etc:/x:ro"]}),
+    kept("a named volume", HostConfig={"Binds": ["named:/y"]}),
     kept("mounts", HostConfig={"Mounts": [{"Type": "tmpfs", "Target": "/t"}]}),
     kept("tmpfs", HostConfig={"Tmpfs": {"/t": "size=1m"}}),
     kept("a restart policy", HostConfig={"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}),

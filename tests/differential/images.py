@@ -121,6 +121,6 @@ CASES: list[Case] = [
     case("image push: missing", "POST /images/nope/push", headers={"X-Registry-Auth": "e30="}),
     case("commit: missing container", "POST /commit?container=nope", {}),
     case("commit: no container", "POST /commit", {}, status_only=True),
-    case("distribution: name that is none", "GET /distribution/A!/json"),
+    case("distribution: name that is none", "GET /distribution/A!/json", newer=LOWERCASE.format("A!")),
     case("disk usage", "GET /system/df"),
 ]
