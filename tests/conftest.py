@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 from harness import Busybox, Client, Daemon, DockerCLI, Dockerd, Longshored, Machine
+from harness.machine import give_back_shared
 
 _SHARED = os.environ.get("LONGSHORE_TEST_MACHINE") == "shared"
 """Others work on this machine while the suite runs: what changes may be theirs, so nothing is concluded."""
@@ -25,6 +26,7 @@ def machine() -> Iterator[Machine]:
     before = Machine.look()
     yield before
     if not _SHARED:
+        give_back_shared(before)
         changes = _settled_changes(before)
         for daemon in _daemons:
             daemon.sweep()

@@ -85,7 +85,8 @@ def left_over(daemon: Longshored) -> list[str]:
         daemon.data_root / "image/overlay2/layerdb/mounts",
         daemon.exec_root / "netns",
         daemon.exec_root / "containerd/fifo",
-        *daemon.root.glob("*/containerd/**/io.containerd.runtime.v2.task/moby"),
+        daemon.exec_root / "containerd/daemon/io.containerd.runtime.v2.task/moby",
+        daemon.data_root / "containerd/io.containerd.runtime.v2.task/moby",
     ):
         found += [str(path) for path in directory.glob("*")]
     layers = {path.name for path in (daemon.data_root / "image/overlay2/layerdb/sha256").iterdir()}

@@ -19,6 +19,8 @@ _SYSCTLS = (
     "net/bridge/bridge-nf-call-iptables",
     "net/bridge/bridge-nf-call-ip6tables",
 )
+_SHARED_CGROUPS = ("docker",)
+_SHARED_RUN = ("docker/plugins", "docker", "containerd", "runc", "crun", "mount")
 _PROGRAMS = ("longshore", "dockerd", "docker-proxy", "containerd", "runc", "crun", "conmon")
 
 
@@ -63,6 +65,34 @@ class Machine:
             found += [f"{part.name}: - {line}" for line in sorted(before - after)]
             found += [f"{part.name}: + {line}" for line in sorted(after - before)]
         return found
+
+
+def give_back_shared(before: Machine) -> None:
+    """Undo what engines and their tools leave on a machine on purpose, and which a first run therefore adds.
+
+    IP forwarding, the default cgroup parent `docker` and directories below /run that are everybody's: each is
+    given back only if it was not there before, and directories only if nothing is left in them.
+    """
+    for line in before.sysctls:
+        name, _, value = line.partition(" = ")
+        if line not in frozenset(_sysctls()):
+            Path("/proc/sys", name).write_text(value)
+    for cgroup in reversed(_cgroup_directories()):
+        if cgroup.name in _SHARED_CGROUPS and str(cgroup) not in before.cgroups:
+            with suppress(OSError):
+                cgroup.rmdir()
+    for name in _SHARED_RUN:
+        if name not in before.run:
+            _remove_empty(Path("/run", name))
+
+
+def _remove_empty(directory: Path) -> None:
+    """Remove a tree of directories if there is nothing but directories in it."""
+    for path, _, files in os.walk(directory, topdown=False):
+        if files:
+            return
+        with suppress(OSError):
+            Path(path).rmdir()
 
 
 def mounts_under(root: Path) -> list[str]:

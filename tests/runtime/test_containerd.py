@@ -468,18 +468,30 @@ async def test_a_created_task_is_deleted_at_once(place: Place) -> None:
         assert await runtime.tasks() == []
 
 
-@pytest.mark.parametrize("after", [0.002, 0.01, 0.02, 0.03])
-def test_a_cancelled_create_leaves_nothing(place: Place, after: float) -> None:
+@pytest.mark.parametrize(
+    "seen", ["", "fifo/c/init-stdout", "{bundle}", "{bundle}/address", "{bundle}/init.pid"]
+)
+def test_a_cancelled_create_leaves_nothing(place: Place, seen: str) -> None:
+    """Cancelled at once, or as soon as that much of the creation is to be seen below the state directory."""
+    sign = place.base / "state" / seen.format(bundle="daemon/io.containerd.runtime.v2.task/moby/c")
+
     async def test() -> None:
         async with connected(place) as (runtime, exits):
-            creating = asyncio.create_task(started(runtime, place, "c", "sleep", "100"))
-            await asyncio.sleep(after)
-            creating.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await creating
-            async with asyncio.timeout(5):
-                while await runtime.tasks():  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            spec = place.spec("c", "sleep", "100")
+            attach = Streams().attach
+            creating = asyncio.create_task(
+                runtime.create("c", spec, stdin=False, terminal=False, runtime=RUNC, attach=attach)
+            )
+            await asyncio.sleep(0)
+            while not sign.exists() and not creating.done():  # noqa: ASYNC110
+                await asyncio.sleep(0.0005)
+            if creating.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await creating
+            else:  # It was done before its sign was seen: nothing is left to cancel.
+                await runtime.delete("c")
+            assert await runtime.tasks() == []
+            assert not list(place.base.glob("state/daemon/io.containerd.runtime.v2.task/moby/*"))
             streams = await started(runtime, place, "c", "echo", "again")
             assert await streams.end() == b"again\n"
             assert (await exits.of("c")).exit_code == 0

@@ -148,6 +148,7 @@ def _read(directory: Path) -> Container:
     record = codec.decode((directory / "config.v2.json").read_bytes(), ContainerRecord)
     if directory.name != record.ID:
         raise InvalidParameter(f"the record is of container {record.ID}")
+    record.State.RemovalInProgress = False  # Whoever was removing it is gone; `Dead` says that it has to go.
     try:
         host_config = codec.decode((directory / "hostconfig.json").read_bytes(), HostConfig)
     except FileNotFoundError:

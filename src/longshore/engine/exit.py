@@ -47,12 +47,12 @@ async def _exited(engine: Engine, container: Container, event: TaskEvent) -> Non
 
 
 async def handle_exit(
-    engine: Engine, container: Container, exit_code: int, exited_at: int, *, may_restart: bool = True
+    engine: Engine, container: Container, exit_code: int, exited_at: int, *, come_to_rest: bool = False
 ) -> None:
     """Bring a container whose process has ended to rest. The caller holds its lock.
 
-    `exited_at` is in nanoseconds since the epoch, 0 if it is not known. Without `may_restart` the container
-    stops whatever its restart policy says.
+    `exited_at` is in nanoseconds since the epoch, 0 if it is not known. With `come_to_rest` the
+    container neither starts again nor removes itself, whatever its settings say: the caller decides.
     """
     run_time = max(0, (exited_at or time.time_ns()) - nanoseconds(container.state.StartedAt))
     finished_at = rfc3339_ns(exited_at) if exited_at else now()
@@ -64,7 +64,7 @@ async def handle_exit(
     await asyncio.gather(_save(engine, container), _drain(engine, container))
     await release_resources(engine, container)
 
-    restart = may_restart and should_restart(container, exit_code, shutting_down=engine.shutting_down)
+    restart = not come_to_rest and should_restart(container, exit_code, shutting_down=engine.shutting_down)
     engine.log_container_event(
         container, "die", exitCode=str(exit_code), execDuration=str(run_time // 1_000_000_000)
     )
@@ -73,7 +73,7 @@ async def handle_exit(
         container.set_restarting(exit_code, finished_at)
         arm_restart(engine, container, run_time)
     else:
-        if container.host_config.AutoRemove and not container.keep_after_exit:
+        if container.host_config.AutoRemove and not container.keep_after_exit and not come_to_rest:
             engine.spawn(auto_remove(engine, container), f"removal of {container.id[:12]}")
         container.set_stopped(exit_code, finished_at)
     await _save(engine, container)

@@ -40,24 +40,34 @@ async def restore(engine: Engine) -> None:
     damaged = await engine.containers.load()
     for id, problem in damaged.items():
         log.error("container %s could not be loaded: %s", id, problem)
-    # Held until each is restored: an exit that is told of meanwhile must find what the list of tasks led to.
-    for container in engine.containers:
+    # Held until all is restored: an exit that is told of meanwhile must find what the list of tasks led to,
+    # and no removal may take away what is being tidied up here.
+    held = list(engine.containers)
+    for container in held:
         await container.lock.acquire()
+    try:
+        await _restore_parts(engine, damaged.keys())
+    finally:
+        for container in held:
+            container.lock.release()
+    await _finish_removals(engine)
+
+
+async def _restore_parts(engine: Engine, damaged: Collection[str]) -> None:
     tasks = {task.id: task for task in await engine.runtime.tasks()}
     alive = {id for id, task in tasks.items() if task.status in ("running", "paused")}
-    await engine.networks.start(_active_sandboxes(engine, alive, damaged.keys()))
+    await engine.networks.start(_active_sandboxes(engine, alive, damaged))
     for container in engine.containers:
         reference_volumes(engine, container)
     await asyncio.gather(*(_restore_one(engine, container, tasks) for container in engine.containers))
-    await _delete_strangers(engine, tasks, damaged.keys())
+    await _delete_strangers(engine, tasks, damaged)
     active = {container.id for container in engine.containers if container.state.Running}
-    await asyncio.to_thread(engine.layers.cleanup_stale, active | damaged.keys())
+    await asyncio.to_thread(engine.layers.cleanup_stale, active | set(damaged))
     try:
-        await asyncio.to_thread(_release_orphaned_layers, engine, damaged.keys())
+        await asyncio.to_thread(_release_orphaned_layers, engine, damaged)
         await asyncio.to_thread(engine.layers.cleanup_orphans)
     except OSError as exc:
         log.error("leftover layers could not be removed: %s", exc)
-    await _finish_removals(engine)
 
 
 async def start_by_policy(engine: Engine) -> None:
@@ -108,7 +118,7 @@ def _active_sandboxes(engine: Engine, alive: set[str], damaged: Collection[str])
 
 
 async def _restore_one(engine: Engine, container: Container, tasks: Mapping[str, TaskInfo]) -> None:
-    """Restore under the container's lock, which is held already, and let go of it."""
+    """Bring one container to a state that is true. Its lock is held."""
     task = tasks.get(container.id)
     try:
         if task is not None and task.status in ("running", "paused"):
@@ -121,8 +131,6 @@ async def _restore_one(engine: Engine, container: Container, tasks: Mapping[str,
             await _release_left_over(engine, container, task)
     except Exception:
         log.exception("container %s could not be restored", container.id[:12])
-    finally:
-        container.lock.release()
 
 
 def _unheard_of(container: Container, task: TaskInfo | None) -> bool:
@@ -182,7 +190,7 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
             await engine.runtime.reattach(
                 container.id, stdin=False, terminal=container.config.Tty, attach=attach
             )
-    await handle_exit(engine, container, code, exited_at, may_restart=False)
+    await handle_exit(engine, container, code, exited_at, come_to_rest=True)
 
 
 async def _end_restarting(engine: Engine, container: Container) -> None:
@@ -235,14 +243,14 @@ def _release_orphaned_layers(engine: Engine, damaged: Collection[str]) -> None:
 
 
 async def _finish_removals(engine: Engine) -> None:
+    """Finish removals that were cut off, and remove what has ended and was to remove itself."""
     for container in engine.containers:
         state = container.state
-        state.RemovalInProgress = False
         if not state.Dead and (state.Running or not container.host_config.AutoRemove):
             continue
         try:
             await container_remove(engine, container.id, force=True, volumes=container.host_config.AutoRemove)
-        except NotFound:
-            continue
+        except (Conflict, NotFound):
+            continue  # It runs on and has ended by itself just now.
         except EngineError as exc:
             log.error("container %s could not be removed: %s", container.id[:12], exc)

@@ -244,10 +244,11 @@ class LayerStore:
 
     def cleanup_stale(self, active: set[str]) -> list[str]:
         """Unmount the layers of all containers but those named in `active`; returns their names."""
-        stale = [name for name in self.mounted() if name not in active]
-        for name in stale:
-            self.driver.unmount(self._rw[name].mount_id)
-        return stale
+        ids = self.driver.mounted()
+        stale = [rw for rw in self.rw_layers() if rw.mount_id in ids and rw.name not in active]
+        for rw in stale:
+            self.driver.unmount(rw.mount_id)
+        return [rw.name for rw in stale]
 
     def cleanup_orphans(self) -> int:
         """Remove what cut-off operations left behind; returns how many layers. Call it at start."""

@@ -76,6 +76,9 @@ class Client:
             self, _CONTAINERS + "Create", pb.CreateContainerRequest, pb.CreateContainerResponse
         )
         self.container_delete = Call(self, _CONTAINERS + "Delete", pb.DeleteContainerRequest, empty)
+        self.container_list = Call(
+            self, _CONTAINERS + "List", pb.ListContainersRequest, pb.ListContainersResponse
+        )
         self.create = Call(self, _TASKS + "Create", pb.CreateTaskRequest, pb.CreateTaskResponse)
         self.start = Call(self, _TASKS + "Start", process, pb.StartResponse)
         self.delete = Call(self, _TASKS + "Delete", process, pb.DeleteResponse)

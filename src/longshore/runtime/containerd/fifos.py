@@ -118,6 +118,13 @@ def close(stdio: Stdio) -> None:
             setattr(stdio, name, None)
 
 
+def directories(directory: Path) -> set[str]:
+    """The containers that there are pipes of."""
+    with contextlib.suppress(FileNotFoundError):
+        return {path.name for path in directory.iterdir()}
+    return set()
+
+
 def remove_directory(directory: Path) -> None:
     """Remove a container's pipes with their directory; tolerates that they are gone."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -378,20 +378,30 @@ class ContainerdRuntime(TaskRuntime):
             self._later = asyncio.create_task(self._sweep(SETTLING), name="containerd-orphans")
 
     async def _sweep(self, delay: float = 0) -> None:
-        """Remove what containerd has lost sight of; after `delay` seconds, what it was busy with."""
+        """Remove tasks that containerd has lost sight of, and what is left of tasks that are gone.
+
+        A deletion that was cut off leaves a container without a task, and our pipes. After `delay` seconds:
+        what containerd was busy with.
+        """
         if self._orphans is None:
             return
         await asyncio.sleep(delay)
-        found = await asyncio.to_thread(self._orphans.find)
+        lost = await asyncio.to_thread(self._orphans.find)
         try:
-            listed = {task.id for task in await self.tasks()}
+            client = await self._connection.client()
+            containers = await client.container_list(pb.ListContainersRequest())
+            remains = lost | {each.id for each in containers.containers} | fifos.directories(self._fifo_dir)
+            for id in remains - {task.id for task in await self.tasks()}:
+                async with self._sweeping:
+                    if id in self._processes.table:
+                        continue
+                    if id in lost:
+                        self._log.warning("containerd has lost task %s, removing it", id)
+                        await asyncio.to_thread(self._orphans.remove, id)
+                    await remove(client, id, force=False)
+                    fifos.remove_directory(self._fifo_dir / id)
         except EngineError:
             return  # Gone again: the next connection sweeps again.
-        for id in found - listed:
-            async with self._sweeping:
-                if id not in self._processes.table:
-                    self._log.warning("containerd has lost task %s, removing it", id)
-                    await asyncio.to_thread(self._orphans.remove, id)
 
     async def _remove_orphan(self, id: str, *, thoroughly: bool = False) -> None:
         if self._orphans is not None and (thoroughly or self._orphans.remains(id)):
