@@ -25,6 +25,7 @@ from longshore.layers.tarstream import (
     SYMLINK,
     TarEntry,
 )
+from longshore.linux.files import chmod_nofollow
 from longshore.linux.openat import openat2
 
 WHITEOUT = ".wh."
@@ -170,8 +171,7 @@ class Extractor:
         uid, gid = self._ids.to_host(entry.uid, entry.gid)
         os.chown(base, uid, gid, dir_fd=parent, follow_symlinks=False)
         if entry.type != SYMLINK:
-            # Just made by us in a directory only we write to, so not a link.
-            os.chmod(base, entry.mode, dir_fd=parent)
+            chmod_nofollow(base, entry.mode, parent)
         if entry.xattrs:
             _set_xattrs(f"/proc/self/fd/{parent}/{base}", entry)
         os.utime(base, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)

@@ -1,10 +1,12 @@
-"""Small files that are never seen half written."""
+"""Small files that are never seen half written, and modes of files that others may swap meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -33,6 +35,21 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600, *, durable: 
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def chmod_nofollow(name: str, mode: int, directory: int) -> None:
+    """Set the mode of `name` in an open directory, never of what a symbolic link in its place leads to.
+
+    chmod(2) follows links, and a process that can write to the directory may have put one there. Raises
+    OSError, ELOOP for a link.
+    """
+    file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if stat.S_ISLNK(os.fstat(file).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        os.chmod(f"/proc/self/fd/{file}", mode)
+    finally:
+        os.close(file)
 
 
 def sync_directory(path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from longshore.linux import xattr
+from longshore.linux.files import chmod_nofollow
 from longshore.linux.openat import openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -105,7 +106,7 @@ def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> N
     elif not stat.S_ISSOCK(status.st_mode):
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+        chmod_nofollow(name, stat.S_IMODE(status.st_mode), target)
 
 
 def _copy_bytes(reader: int, writer: int) -> None:
