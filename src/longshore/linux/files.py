@@ -47,7 +47,7 @@ def chmod_nofollow(name: str, mode: int, directory: int) -> None:
     try:
         if stat.S_ISLNK(os.fstat(file).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-        os.chmod(f"/proc/self/fd/{file}", mode)
+        Path(f"/proc/self/fd/{file}").chmod(mode)
     finally:
         os.close(file)
 
