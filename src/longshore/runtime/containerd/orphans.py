@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,22 +48,19 @@ class Orphans:
 
     def remove(self, id: str) -> None:
         """End the task's shim with all below it, and remove what they had made."""
-        shims = [pid for each, pid in self._shims() if each == id]
-        cgroups = _cgroups(id)
-        doomed = {*shims, *_descendants(shims)}
-        for cgroup in cgroups:
-            with suppress(OSError):
-                doomed.update(map(int, (cgroup / "cgroup.procs").read_text().split()))
-        for pid in doomed:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + _PATIENCE
-        while any(_alive(pid) for pid in doomed) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        for cgroup in cgroups:
-            for below, _, _ in os.walk(cgroup, topdown=False):
-                with suppress(OSError):
-                    Path(below).rmdir()
+        # One that is being created makes processes and cgroups still: look again until there are no more.
+        while (doomed := self._processes(id)) and time.monotonic() < deadline:
+            for pid in doomed:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            while any(_alive(pid) for pid in doomed) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        while (cgroups := _cgroups(id)) and time.monotonic() < deadline:
+            for cgroup in cgroups:
+                for below, _, _ in os.walk(cgroup, topdown=False):
+                    with suppress(OSError):  # EBUSY until the kernel is done with who was in it
+                        Path(below).rmdir()
         for bundles in self._bundles:
             with suppress(OSError):
                 umount(bundles / id / "rootfs", UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
@@ -76,20 +73,36 @@ class Orphans:
         name = "/".join((self._address.rstrip("/"), self._namespace, id))
         return SHIM_SOCKETS / hashlib.sha256(name.encode()).hexdigest()
 
+    def _processes(self, id: str) -> set[int]:
+        """Shims and runtimes at work for the task, all below them, and who is in its cgroups; the living."""
+        logs = [b"\0--log\0%b/log.json\0" % os.fsencode(bundles / id) for bundles in self._bundles]
+        runtimes = [pid for pid, words in _command_lines() if any(log in words for log in logs)]
+        shims = [pid for each, pid in self._shims() if each == id]
+        found = {*shims, *runtimes, *_descendants([*shims, *runtimes])}
+        for cgroup in _cgroups(id):
+            with suppress(OSError):
+                found.update(map(int, (cgroup / "cgroup.procs").read_text().split()))
+        return {pid for pid in found if _alive(pid)}
+
     def _shims(self) -> list[tuple[str, int]]:
         found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
+        for pid, words in _command_lines():
+            arguments = words.decode(errors="replace").split("\0")
+            if not Path(arguments[0]).name.startswith("containerd-shim"):
                 continue
-            with suppress(OSError):
-                arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if not Path(arguments[0]).name.startswith("containerd-shim"):
-                    continue
-                options = dict(itertools.pairwise(arguments))
-                ours = options.get("-address") == self._address
-                if ours and options.get("-namespace") == self._namespace and (id := options.get("-id")):
-                    found.append((id, int(entry.name)))
+            options = dict(itertools.pairwise(arguments))
+            ours = options.get("-address") == self._address
+            if ours and options.get("-namespace") == self._namespace and (id := options.get("-id")):
+                found.append((id, pid))
         return found
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    """Every process with its arguments, each ended by a zero byte."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                yield int(entry.name), (entry / "cmdline").read_bytes()
 
 
 def _descendants(pids: Collection[int]) -> set[int]:
