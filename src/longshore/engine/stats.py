@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from longshore.engine.engine import Engine
     from longshore.linux.host import HostFacts
     from longshore.runtime.task import Metrics
+
+log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 """Seconds between two readings."""
@@ -66,17 +69,17 @@ async def _readings(
 
 
 async def read_stats(engine: Engine, container: Container) -> StatsResponse:
-    """What the container uses now; all zero while it does not run."""
+    """What the container uses now; all zero while it does not run or its cgroup cannot be read."""
     empty = StatsResponse(name=container.record.Name, id=container.id)
     pid = container.state.Pid
     if not container.state.Running or not pid:
         return empty
     try:
         metrics = await engine.runtime.metrics(container.id)
-    except EngineError:
-        if container.state.Running and container.state.Pid == pid:
-            raise
-        return empty  # It ended meanwhile.
+    except EngineError as exc:
+        if container.state.Running and container.state.Pid == pid:  # Otherwise it ended meanwhile.
+            log.error("collecting stats for %s: %s", container.id, exc)
+        return empty
     response = describe(metrics, engine.host)
     response.name, response.id = empty.name, empty.id
     if container.host_config.NetworkMode != "host":
