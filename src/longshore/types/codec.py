@@ -18,6 +18,9 @@ from longshore.errors import InvalidParameter
 
 T = TypeVar("T")
 
+_INT64 = range(-(1 << 63), 1 << 63)
+"""What an integer of the API may be."""
+
 
 def names(*words: str) -> frozenset[str]:
     """The names in `words`, which are separated by blanks."""
@@ -93,7 +96,7 @@ def _field_kinds(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
 
 
 def _forgive(plain: object, kind: Any) -> object:
-    """Drop nulls and mend the case of keys wherever `kind` expects a struct."""
+    """Drop nulls and mend the case of keys wherever `kind` expects a struct; refuse integers beyond Go's."""
     if isinstance(plain, dict):
         struct = _struct_in(kind)
         if struct is not None:
@@ -114,6 +117,8 @@ def _forgive(plain: object, kind: Any) -> object:
         item_kind = _argument(kind, list, 0)
         if item_kind is not None:
             return [_forgive(item, item_kind) for item in plain]
+    elif isinstance(plain, int) and not _INT64.start <= plain < _INT64.stop:
+        raise InvalidParameter(f"json: cannot unmarshal number {plain} into Go value of type int64")
     return plain
 
 
