@@ -69,6 +69,7 @@ def spec_input(
         init=config.init,
         init_path=config.init_path,
         link_env=link_environment(engine, container),
+        cdi_spec_dirs=tuple(config.cdi_directories),
         default_ulimits=tuple(
             Ulimit(one.Name or name, one.Hard, one.Soft) for name, one in config.default_ulimits.items()
         ),

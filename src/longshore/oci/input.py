@@ -84,5 +84,7 @@ class SpecInput:
     """The daemon's default; `host_config.Init` overrides it."""
     init_path: str = ""
     default_ulimits: tuple[Ulimit, ...] = field(default=())
+    cdi_spec_dirs: tuple[str, ...] = ()
+    """Where vendors describe their devices; later ones go first."""
     runtime_recursive_read_only: bool = True
     """Whether the OCI runtime knows the mount option `rro` (runc since 1.1, crun since 1.8.5)."""
