@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from longshore.containers.container import Container
 from longshore.containers.record import RecordMountPoint
 from longshore.engine.engine import Engine
@@ -32,7 +34,9 @@ def create_image_mount(engine: Engine, container: Container, point: RecordMountP
         _layer_name(container, point), image.chain_id or None, init=lambda root: None
     )
     point.ID = layer.mount_id
-    point.Name, point.Spec.Source = point.Spec.Source, image.id
+    point.Name = point.Name or point.Spec.Source
+    # A copy: it may be the request's, or another container's whose volumes are used.
+    point.Spec = msgspec.structs.replace(point.Spec, Source=image.id)
     point.Source = layer.metadata().get("MergedDir", "")
     point.RW = False
 
