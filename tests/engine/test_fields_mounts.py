@@ -119,8 +119,8 @@ def test_a_source_is_made_if_asked_for(api: Client, tmp_path: Path) -> None:
 
 def test_the_daemons_own_mounts_are_not_kept_busy(daemon: Longshored, api: Client) -> None:
     for asked in ({"Binds": ["/:/x"]}, mounting(Type="bind", Source="/")["HostConfig"]):
-        made = create(api, {"HostConfig": asked}).expect(201).json
-        assert inspect(api, made["Id"])["Mounts"][0]["Propagation"] == "rslave"
+        id = start(api, {"HostConfig": asked})
+        assert inspect(api, id)["Mounts"][0]["Propagation"] == "rslave"
     assert refusal(api, {"HostConfig": {"Binds": ["/:/x:rprivate"]}}) == (
         400,
         'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is '

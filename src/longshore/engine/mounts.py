@@ -269,6 +269,7 @@ def _resolve(engine: Engine, container: Container, point: RecordMountPoint) -> R
         point.Destination,
         rw=point.RW,
         propagation=point.Propagation,
+        propagation_optional=not bind.Propagation,
         non_recursive=bind.NonRecursive,
         read_only_non_recursive=bind.ReadOnlyNonRecursive,
         read_only_force_recursive=bind.ReadOnlyForceRecursive,

@@ -19,6 +19,8 @@ class ResolvedMount:
     type: Literal["bind", "tmpfs"] = "bind"
     rw: bool = True
     propagation: str = ""
+    propagation_optional: bool = False
+    """Nobody asked for it: a source that cannot propagate is no error."""
     options: tuple[str, ...] = ()
     """tmpfs: mount options as the user wrote them, e.g. `size=64m`."""
     non_recursive: bool = False
