@@ -13,6 +13,8 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
+
 from longshore.containers.container import Container
 from longshore.containers.record import RecordMountPoint
 from longshore.engine.engine import Engine
@@ -60,8 +62,8 @@ async def create_mount_points(
             continue  # --tmpfs stays in HostConfig alone, as in Docker.
         point = points[request.destination] = _mount_point(engine, container, request)
         if point.Type == "bind" and not (point.RW or read_only_recursive) and point.Spec is not None:
-            point.Spec.BindOptions = point.Spec.BindOptions or BindOptions()
-            point.Spec.BindOptions.ReadOnlyNonRecursive = True
+            bind = msgspec.structs.replace(point.Spec.BindOptions or BindOptions(), ReadOnlyNonRecursive=True)
+            point.Spec = msgspec.structs.replace(point.Spec, BindOptions=bind)  # not that of HostConfig
     for point in points.values():
         if point.Type == "image":
             await asyncio.to_thread(create_image_mount, engine, container, point)
