@@ -46,6 +46,7 @@ MAC = "02:42:ac:11:77:99"
             marks=proves("ContainerConfig.Env"),
         ),
         pytest.param({"WorkingDir": "/www"}, "pwd", "/www", marks=proves("ContainerConfig.WorkingDir")),
+        ({"WorkingDir": "//a/../www/"}, "pwd", "/www"),
         pytest.param({"Tty": True}, "tty", "/dev/pts/0", marks=proves("ContainerConfig.Tty")),
         pytest.param(
             {"NetworkDisabled": True},
