@@ -1,7 +1,7 @@
-"""Writes docs/compatibility.md: every operation of the Engine API, and what the engine makes of it.
+"""Writes docs/compatibility.md: every operation and field of the Engine API, and what the engine makes of it.
 
-compatibility.py OUTPUT            write the document from the engine's own table of routes
-compatibility.py --extract YAML    renew the list of operations from Docker's API description
+compatibility.py OUTPUT            write the document from the engine's own table of routes, and its tests
+compatibility.py --extract YAML    renew the lists of operations and fields from Docker's API description
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fields
+
 from longshore.api.router import ROUTES
 from longshore.api.routes import Route
 
@@ -21,7 +23,8 @@ HEADING = """\
 # Compatibility
 
 Every operation of Docker's Engine API 1.50, and whether this version of Longshore serves it. Made by
-`make docs` from the daemon's own table of routes; a test fails when it is out of date.
+`make docs` from the daemon's own table of routes; a test fails when it is out of date. Below stands every
+field of a container's configuration, with the tests that prove it.
 
 *read* lists the query parameters that the daemon reads; *not read* those that Docker documents and that it
 ignores.
@@ -32,7 +35,11 @@ def main(arguments: list[str]) -> None:
     """Run as described above."""
     match arguments:
         case ["--extract", source]:
-            OPERATIONS.write_text(json.dumps(extract(Path(source)), indent=1) + "\n")
+            import yaml
+
+            description = yaml.safe_load(Path(source).read_text())
+            OPERATIONS.write_text(json.dumps(extract(description), indent=1) + "\n")
+            fields.FIELDS.write_text(json.dumps(fields.extract(description), indent=1) + "\n")
         case [output]:
             Path(output).write_text(document())
         case _:
@@ -58,14 +65,12 @@ def document() -> str:
         if operation is operations[-1] or operations[operations.index(operation) + 1]["tag"] != section:
             lines.append("")
     lines += ["## Longshore's own", "", "| operation | what it gives |", "| --- | --- |", *_own(), ""]
+    lines += fields.section()
     return "\n".join(lines)
 
 
-def extract(source: Path) -> list[dict[str, Any]]:
+def extract(description: dict[str, Any]) -> list[dict[str, Any]]:
     """Operations in the order of the API's sections: method, path, tag, query parameters."""
-    import yaml
-
-    description = yaml.safe_load(source.read_text())
     order = [tag["name"] for tag in description["tags"]]
     found = [
         {

@@ -51,6 +51,7 @@ def test_unhealthy_until_it_is_well(docker: DockerCLI) -> None:
     assert "health_status: healthy" in events
 
 
+@pytest.mark.proves("HealthConfig.Timeout")
 def test_a_probe_that_takes_too_long_is_killed(docker: DockerCLI) -> None:
     box = start(docker, "echo begun; sleep 99", "--health-timeout", "300ms")
     found = wait_for(docker, box, "unhealthy")

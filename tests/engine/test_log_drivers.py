@@ -18,6 +18,7 @@ def receive(peer: socket.socket, count: int) -> list[str]:
     return [peer.recv(65536).decode() for _ in range(count)]
 
 
+@pytest.mark.proves("HostConfig.LogConfig.Type", "HostConfig.LogConfig.Config")
 def test_syslog_over_udp_is_sent_and_read_back(docker: DockerCLI) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))

@@ -51,6 +51,7 @@ def mounts(docker: DockerCLI, name: str) -> dict[str, dict[str, Any]]:
     return {mount["Destination"]: mount for mount in found}
 
 
+@pytest.mark.proves("HostConfig.Binds")
 def test_a_host_directory_is_made_if_missing(docker: DockerCLI, tmp_path: Path) -> None:
     source = tmp_path / "made" / "deep"
     sh(docker, "-v", f"{source}:/x", script="echo hello > /x/file")
@@ -58,6 +59,7 @@ def test_a_host_directory_is_made_if_missing(docker: DockerCLI, tmp_path: Path) 
     assert (source.stat().st_uid, source.stat().st_mode & 0o777) == (0, 0o755)
 
 
+@pytest.mark.proves("HostConfig.Binds", "Mount.ReadOnly")
 def test_read_only_binds(docker: DockerCLI, tmp_path: Path) -> None:
     for option in (
         ("-v", f"{tmp_path}:/x:ro"),
@@ -124,6 +126,7 @@ def _mountinfo_of(point: str) -> str:
     return next(line for line in lines if line.split()[4] == point)
 
 
+@pytest.mark.proves("HostConfig.Tmpfs", "Mount.TmpfsOptions.SizeBytes", "Mount.TmpfsOptions.Mode")
 def test_tmpfs(docker: DockerCLI) -> None:
     short = sh(docker, "--tmpfs", "/t:size=1m,mode=1750", script="grep ' /t ' /proc/mounts; stat -c %a /t")
     assert "size=1024k" in short
@@ -154,6 +157,7 @@ def test_an_empty_volume_takes_over_the_images_content(docker: DockerCLI, popula
     assert sh(docker, "-v", "filled:/data", script="cat /data/file", image=populated) == "changed"
 
 
+@pytest.mark.proves("ContainerConfig.Volumes")
 def test_anonymous_volumes_go_with_rm_v(docker: DockerCLI, populated: str) -> None:
     docker("run", "--name", "anon", "-v", "/extra", "-v", "named:/named", populated, "cat", "/declared/here")
     names = {where: mount["Name"] for where, mount in mounts(docker, "anon").items()}
@@ -182,6 +186,7 @@ def test_a_volume_in_use_is_kept(docker: DockerCLI) -> None:
     docker("volume", "rm", "used")
 
 
+@pytest.mark.proves("HostConfig.VolumesFrom")
 def test_volumes_from(docker: DockerCLI, populated: str, tmp_path: Path) -> None:
     docker(
         "run", "--name", "donor", "-v", "shared:/shared", "-v", f"{tmp_path}:/bound:ro", populated,

@@ -80,6 +80,7 @@ def test_none_has_loopback_alone(docker: DockerCLI) -> None:
     assert "127.0.0.1" in hosts(docker, "--network", "none")
 
 
+@pytest.mark.proves("ContainerConfig.Hostname", "ContainerConfig.Domainname")
 def test_the_default_bridge(docker: DockerCLI) -> None:
     found = hosts(docker, "--hostname", "box", "--domainname", "example.org")
     own = [names for address, names in found.items() if address != "127.0.0.1"]
@@ -130,6 +131,7 @@ def test_links_with_the_hosts_network(docker: DockerCLI, api: Client) -> None:
     )
 
 
+@pytest.mark.proves("HostConfig.ExtraHosts")
 def test_extra_hosts(docker: DockerCLI) -> None:
     gateway = docker.out("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge")
     found = hosts(docker, "--add-host", "one:192.0.2.1", "--add-host", "up:host-gateway")
@@ -137,6 +139,7 @@ def test_extra_hosts(docker: DockerCLI) -> None:
     assert found[gateway] == ["up"]
 
 
+@pytest.mark.proves("HostConfig.Dns", "HostConfig.DnsSearch", "HostConfig.DnsOptions")
 def test_name_servers(docker: DockerCLI) -> None:
     options = ("--dns", "192.0.2.53", "--dns-search", "example.org", "--dns-option", "ndots:3")
     lines = sh(docker, *options, script="grep -v '^#' /etc/resolv.conf").splitlines()
@@ -147,6 +150,7 @@ def test_name_servers(docker: DockerCLI) -> None:
     ]
 
 
+@pytest.mark.proves("EndpointSettings.Aliases", "EndpointSettings.IPAMConfig.IPv4Address")
 def test_names_on_a_network_of_ones_own(docker: DockerCLI) -> None:
     docker("network", "create", "--subnet", "10.213.7.0/24", "own")
     docker(
@@ -164,6 +168,7 @@ def test_addresses_on_the_default_bridge_cannot_be_chosen(api: Client) -> None:
         assert refused_by_api(api, {"NetworkMode": name}, {name: endpoint}).endswith(message)
 
 
+@pytest.mark.proves("HostConfig.PortBindings")
 def test_published_ports(docker: DockerCLI) -> None:
     with free_ports(3) as first:
         docker(
@@ -214,6 +219,7 @@ def _answers(client: socket.socket, place: tuple[str, int]) -> bool:
     return False
 
 
+@pytest.mark.proves("HostConfig.PublishAllPorts", "ContainerConfig.ExposedPorts")
 def test_all_exposed_ports(docker: DockerCLI) -> None:
     docker("run", "-d", "-P", "--name", "web", "--expose", "80", "--expose", "81", "busybox",
            "httpd", "-f", "-h", "/www")  # fmt: skip
@@ -227,6 +233,7 @@ def test_exposed_ports_are_shown_as_null(api: Client, docker: DockerCLI) -> None
     assert api.get("/containers/quiet/json").json["NetworkSettings"]["Ports"] == {"81/tcp": None}
 
 
+@pytest.mark.proves("HostConfig.Links")
 def test_links_give_names_and_variables(docker: DockerCLI) -> None:
     exposed = ("--expose", "80", "--expose", "81", "--expose", "5/udp")
     docker("run", "-d", "--name", "db", "-e", "FOO=bar", *exposed, "--hostname", "dbhost", "busybox",

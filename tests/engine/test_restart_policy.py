@@ -33,6 +33,7 @@ def policy(name: str, most: int = 0) -> dict[str, Any]:
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": most}}
 
 
+@pytest.mark.proves("HostConfig.RestartPolicy.Name", "HostConfig.RestartPolicy.MaximumRetryCount")
 def test_on_failure_gives_up_after_its_retries(api: Client) -> None:
     id = run(api, "failing", "sh", "-c", "exit 3", host=policy("on-failure", 3))
     eventually(lambda: state(api, id)["Status"] == "exited")
@@ -85,6 +86,7 @@ def test_a_restart_is_told_of(api: Client) -> None:
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["sigterm", "sigkill"])
+@pytest.mark.proves("HostConfig.RestartPolicy.Name")
 def test_after_the_daemons_own_restart(daemon: Longshored, api: Client, crash: bool) -> None:
     ids = {name: run(api, name, host=policy(name)) for name in ("always", "unless-stopped", "no")}
     stopped = {name: run(api, f"{name}-stopped", host=policy(name)) for name in ("always", "unless-stopped")}

@@ -43,11 +43,19 @@ def test_namespaces_are_the_containers_own(docker: DockerCLI, kind: str) -> None
         ("cgroup", "--cgroupns=host"),
     ],
 )
+@pytest.mark.proves(
+    "HostConfig.PidMode",
+    "HostConfig.IpcMode",
+    "HostConfig.UTSMode",
+    "HostConfig.NetworkMode",
+    "HostConfig.CgroupnsMode",
+)
 def test_namespaces_of_the_machine(docker: DockerCLI, kind: str, option: str) -> None:
     assert sh(docker, option, script=f"readlink /proc/self/ns/{kind}") == namespace(kind)
 
 
 @pytest.mark.parametrize(("kind", "option"), [("pid", "--pid"), ("ipc", "--ipc"), ("net", "--network")])
+@pytest.mark.proves("HostConfig.PidMode", "HostConfig.IpcMode", "HostConfig.NetworkMode")
 def test_namespaces_of_another_container(docker: DockerCLI, kind: str, option: str) -> None:
     docker("run", "-d", "--name", "donor", "--ipc", "shareable", "busybox", "sleep", "600")
     pid = docker.out("inspect", "-f", "{{.State.Pid}}", "donor")
@@ -55,6 +63,7 @@ def test_namespaces_of_another_container(docker: DockerCLI, kind: str, option: s
     assert sh(docker, f"{option}=container:donor", script=f"readlink /proc/self/ns/{kind}") == wanted
 
 
+@pytest.mark.proves("HostConfig.IpcMode", "HostConfig.ShmSize")
 def test_shareable_memory_is_shared(docker: DockerCLI) -> None:
     docker("run", "-d", "--name", "donor", "--ipc", "shareable", "--shm-size", "8m", "busybox", "sh", "-c",
            "echo shared > /dev/shm/note; sleep 600")  # fmt: skip
@@ -100,6 +109,7 @@ def capabilities(docker: DockerCLI, *options: str) -> int:
     return int(sh(docker, *options, script="grep CapEff /proc/self/status").split()[1], 16)
 
 
+@pytest.mark.proves("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.Privileged")
 def test_capabilities(docker: DockerCLI) -> None:
     assert capabilities(docker) == 0x00000000A80425FB
     assert capabilities(docker, "--cap-drop", "ALL") == 0
@@ -111,6 +121,7 @@ def test_capabilities(docker: DockerCLI) -> None:
     assert refused(docker, "--cap-add", "CAP_NOSUCH", "busybox") == 'invalid capability: "CAP_NOSUCH"'
 
 
+@pytest.mark.proves("HostConfig.SecurityOpt", "HostConfig.Privileged")
 def test_seccomp_is_on_unless_told_otherwise(docker: DockerCLI) -> None:
     script = "grep '^Seccomp:' /proc/self/status; unshare -U true 2>/dev/null && echo unshared"
     assert sh(docker, script=f"{script}; true").split() == ["Seccomp:", "2"]
@@ -125,6 +136,7 @@ def test_mounting_needs_the_capability(docker: DockerCLI) -> None:
     assert sh(docker, "--privileged", script=script) == "mounted"
 
 
+@pytest.mark.proves("HostConfig.SecurityOpt")
 def test_a_seccomp_profile_of_ones_own(docker: DockerCLI, tmp_path: Path) -> None:
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",
@@ -135,6 +147,7 @@ def test_a_seccomp_profile_of_ones_own(docker: DockerCLI, tmp_path: Path) -> Non
     assert sh(docker, "--security-opt", f"seccomp={tmp_path}/profile.json", script=script) == "refused"
 
 
+@pytest.mark.proves("HostConfig.SecurityOpt")
 def test_no_new_privileges(docker: DockerCLI) -> None:
     script = "grep NoNewPrivs /proc/self/status"
     assert sh(docker, script=script).split()[1] == "0"
@@ -150,18 +163,23 @@ def test_masked_and_read_only_paths(docker: DockerCLI) -> None:
     assert int(opened) == len(list(Path("/sys/firmware").iterdir()))
 
 
+@pytest.mark.proves("HostConfig.ReadonlyRootfs", "HostConfig.Tmpfs")
 def test_a_read_only_root(docker: DockerCLI) -> None:
     script = "touch /x || touch /etc/hosts || touch /dev/shm/x && echo shm; touch /t/x && echo tmpfs"
     wanted = ["shm", "tmpfs"]
     assert sh(docker, "--read-only", "--tmpfs", "/t", script=f"({script}) 2>/dev/null").split() == wanted
 
 
+@pytest.mark.proves("HostConfig.Sysctls")
 def test_sysctls(docker: DockerCLI) -> None:
     script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax"
     options = ("--sysctl", "net.ipv4.ip_forward=0", "--sysctl", "kernel.msgmax=4096")
     assert sh(docker, *options, script=script).split() == ["0", "4096"]
 
 
+@pytest.mark.proves(
+    "HostConfig.Ulimits.Name", "HostConfig.Ulimits.Soft", "HostConfig.Ulimits.Hard", "HostConfig.OomScoreAdj"
+)
 def test_limits_and_scores(docker: DockerCLI) -> None:
     script = "ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj"
     options = ("--ulimit", "nofile=100:200", "--oom-score-adj", "500")
@@ -193,6 +211,7 @@ def test_devices(docker: DockerCLI) -> None:
         ),
     ],
 )
+@pytest.mark.proves("ContainerConfig.User", "HostConfig.GroupAdd")
 def test_users_and_groups(docker: DockerCLI, options: Arguments, wanted: str) -> None:
     assert sh(docker, *options, script="id") == wanted
 
@@ -202,6 +221,7 @@ def test_users_have_their_home(docker: DockerCLI) -> None:
     assert sh(docker, "-u", "4242", script="echo $HOME") == "/"
 
 
+@pytest.mark.proves("ContainerConfig.WorkingDir")
 def test_a_missing_working_directory_is_made(docker: DockerCLI) -> None:
     script = "pwd; stat -c '%u:%g %a' /new /new/deep"
     made = sh(docker, "-u", "user", "-w", "/new/deep/", script=script)
@@ -238,6 +258,7 @@ def test_a_working_directory_behind_links_stays_inside(
         docker("rmi", "links")
 
 
+@pytest.mark.proves("ContainerConfig.Env")
 def test_the_environment(docker: DockerCLI) -> None:
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     assert docker.out("run", "--rm", "--hostname", "h", "busybox", "env").split() == [
@@ -255,6 +276,7 @@ def test_the_environment(docker: DockerCLI) -> None:
     assert sorted(own.split()) == ["A=1", "HOME=/root", "PATH=/bin"]
 
 
+@pytest.mark.proves("ContainerConfig.Entrypoint", "ContainerConfig.Cmd")
 def test_entrypoint_and_command(daemon: Longshored, docker: DockerCLI, tmp_path: Path) -> None:
     config = {"Entrypoint": ["echo", "entry"], "Cmd": ["cmd"], "Env": ["PATH=/bin"], "WorkingDir": "/www"}
     docker_archive(tmp_path / "e.tar", [Busybox.layer()], ["entry:latest"], config)
@@ -271,6 +293,7 @@ def test_entrypoint_and_command(daemon: Longshored, docker: DockerCLI, tmp_path:
         docker("rmi", "entry")
 
 
+@pytest.mark.proves("HostConfig.Init")
 def test_init_reaps_and_is_pid_one(docker: DockerCLI) -> None:
     assert sh(docker, "--init", script="cat /proc/1/comm; ls /sbin/docker-init").split() == [
         "docker-init",
@@ -310,6 +333,7 @@ def test_resources_are_in_the_cgroup(docker: DockerCLI) -> None:
     assert value(cgroup(docker, "limited", "cpuset"), "cpuset.cpus", "cpuset.cpus") == "0"
 
 
+@pytest.mark.proves("HostConfig.CgroupParent")
 def test_a_cgroup_parent(docker: DockerCLI) -> None:
     parent = f"/lsh-test-parent-{os.getpid()}"
     docker("run", "-d", "--name", "child", "--cgroup-parent", parent, "busybox", "sleep", "600")
@@ -324,6 +348,7 @@ def test_a_cgroup_parent(docker: DockerCLI) -> None:
             directory.rmdir()
 
 
+@pytest.mark.proves("HostConfig.Memory")
 def test_a_process_that_takes_too_much_memory_is_killed(docker: DockerCLI) -> None:
     script = "x=a; while :; do x=$x$x; done"
     done = docker(

@@ -60,6 +60,7 @@ def _give_back(hierarchy: Path) -> None:
     assert stray_controllers() == ["hugetlb"]
 
 
+@pytest.mark.proves("HostConfig.Runtime")
 def test_crun(crun_daemon: Longshored) -> None:
     docker = crun_daemon.docker
     run = ("run", "--rm", "--runtime", "crun")

@@ -56,6 +56,7 @@ def test_without_i_stdin_is_empty(docker: DockerCLI) -> None:
     assert docker("run", "--rm", "busybox", "cat", input="never seen").stdout == ""
 
 
+@pytest.mark.proves("ContainerConfig.OpenStdin", "ContainerConfig.StdinOnce")
 def test_with_i_stdin_ends_where_the_clients_does(docker: DockerCLI) -> None:
     assert docker("run", "--rm", "-i", "busybox", "cat", input="x\n").stdout == "x\n"
     counted = docker("run", "--rm", "-i", "busybox", "sh", "-c", "cat >/dev/null; echo over", input="x")
@@ -106,6 +107,7 @@ def test_a_terminal_joins_both_streams(docker: DockerCLI) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.proves("HostConfig.ConsoleSize", "ContainerConfig.Tty")
 def test_a_terminal_has_the_clients_size_and_follows_it(docker: DockerCLI) -> None:
     script = 'trap "stty size" WINCH; stty size; echo ready; while :; do sleep 0.1; done'
     with terminal(docker, "run", "--rm", "-it", "busybox", "sh", "-c", script, columns=90, rows=25) as screen:
@@ -253,6 +255,7 @@ def test_logs_follow_goes_on_with_a_restarted_run(docker: DockerCLI) -> None:
 
 
 @pytest.mark.parametrize(("condition", "code"), [("not-running", 6), ("next-exit", 6), ("removed", 6)])
+@pytest.mark.proves("HostConfig.AutoRemove")
 def test_wait_conditions(daemon: Longshored, api: Client, condition: str, code: int) -> None:
     body = {
         "Image": "busybox",

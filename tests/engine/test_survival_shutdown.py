@@ -34,6 +34,7 @@ def daemon(root: None, machine: Any, busybox_archive: Path) -> Iterator[Longshor
         one.sweep()
 
 
+@pytest.mark.proves("ContainerConfig.StopTimeout")
 def test_sigterm_stops_containers_each_in_its_time(daemon: Longshored) -> None:
     api = api_of(daemon)
     deaf = run(api, "deaf", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", StopTimeout=2)

@@ -10,6 +10,7 @@ from harness import Longshored
 
 from longshore.engine.userns import parse_remapping
 from longshore.errors import InvalidParameter
+from longshore.linux.mount import MountFlags, mount, umount
 
 OWNER = "nobody:daemon"
 FIRST = 231072
@@ -91,6 +92,7 @@ def test_namespaces_can_be_shared_among_remapped_containers(remapped: Longshored
     assert own and seen == [own, own]
 
 
+@pytest.mark.proves("HostConfig.UsernsMode")
 def test_the_hosts_namespaces_are_refused_but_with_userns_host(remapped: Longshored) -> None:
     for option in ("--privileged", "--network=host", "--pid=host"):
         refused = remapped.docker("run", "--rm", option, "busybox", "true", check=False)
@@ -99,6 +101,19 @@ def test_the_hosts_namespaces_are_refused_but_with_userns_host(remapped: Longsho
         "run", "--rm", "--userns=host", "--network=host", "busybox", "cat", "/proc/self/uid_map"
     )
     assert allowed.stdout.split() == ["0", "0", "4294967295"]
+
+
+def test_binds_keep_the_flags_that_a_user_namespace_may_not_take_off(
+    remapped: Longshored, tmp_path: Path
+) -> None:
+    mount("confined", tmp_path, "tmpfs", MountFlags.NOSUID | MountFlags.NODEV | MountFlags.NOEXEC)
+    try:
+        found = remapped.docker.out(
+            "run", "--rm", "-v", f"{tmp_path}:/x:ro", "busybox", "grep", " /x ", "/proc/mounts"
+        )
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(found.split()[3].split(","))
+    finally:
+        umount(tmp_path)
 
 
 def test_what_is_missing_is_named(subordinate_ids: None) -> None:

@@ -34,7 +34,7 @@ def test_binds() -> None:
         "/b",
         "/c",
         False,
-        "rprivate",
+        "",
     )
     assert parse_bind("name:/c:nocopy").copy_data is False
     assert parse_bind("/c").name == ""

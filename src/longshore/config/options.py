@@ -162,6 +162,10 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
         Option("User/Group setting for user namespaces"),
     ] = ""
     exec_opts: Annotated[list[str], Option("Runtime execution options", "exec-opt")] = []
+    cdi_spec_dirs: Annotated[
+        list[str],
+        Option("CDI specification directories to use; /etc/cdi and /var/run/cdi if not said", "cdi-spec-dir"),
+    ] = []
     cpu_rt_period: Annotated[
         int, Option("Limit the CPU real-time period", unsupported="CPU real-time limits are not available")
     ] = 0
@@ -295,6 +299,11 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     """Where daemon.json was looked for; SIGHUP reads it again."""
     from_flags: tuple[str, ...] = ()
     """The attributes that flags set, which the file may not set as well."""
+
+    @property
+    def cdi_directories(self) -> list[str]:
+        """`cdi_spec_dirs`, or the default ones; a later one goes before an earlier one."""
+        return list(filter(None, self.cdi_spec_dirs or ["/etc/cdi", "/var/run/cdi"]))
 
     @property
     def shm_size(self) -> int:

@@ -38,17 +38,20 @@ async def container_create(
     name: str,
     request: ContainerCreateRequest,
     platform: str = "",
-    api_version: tuple[int, int] = (1, 50),
+    *,
+    read_only_recursive: bool = True,
 ) -> ContainerCreateResponse:
     """POST /containers/create. An empty name has one generated. Returns the id and Docker's warnings.
+
+    `read_only_recursive` makes read-only binds so with all that is mounted below, if not said otherwise.
 
     Raises InvalidParameter for settings that cannot be, NotFound for an image or a container named in
     them that does not exist, Conflict for a name in use.
     """
     config, host_config, endpoints = _split(request)
-    _default_network_mode(host_config, endpoints)
+    default_network_mode(host_config, endpoints)
     warnings = verify_container_settings(engine, host_config, config, update=False)
-    verify_networking_config(engine, host_config, endpoints, api_version)
+    verify_networking_config(engine, host_config, endpoints)
     if not config.Image and not config.entrypoint and not config.cmd:
         raise InvalidParameter("no command specified")
     image = _find_image(engine, config.Image, platform)
@@ -67,7 +70,7 @@ async def container_create(
             _endpoints(engine, container, endpoints)
             verify_links(engine, host_config.Links or [])
             apply_security_options(container)
-            await _make(engine, container, image, undo)
+            await _make(engine, container, image, undo, read_only_recursive)
             undo.pop_all()
     engine.traces.forget(container_id)
     engine.containers.add(container)
@@ -75,7 +78,9 @@ async def container_create(
     return ContainerCreateResponse(container_id, warnings)
 
 
-async def _make(engine: Engine, container: Container, image: Image, undo: AsyncExitStack) -> None:
+async def _make(
+    engine: Engine, container: Container, image: Image, undo: AsyncExitStack, read_only_recursive: bool
+) -> None:
     """Put the container on disk: its directory, its layer, its volumes, its record."""
     with span("layer"):
         undo.push_async_callback(asyncio.to_thread, remove_tree, container.root)
@@ -86,7 +91,7 @@ async def _make(engine: Engine, container: Container, image: Image, undo: AsyncE
             await asyncio.to_thread(_make_working_directory, engine, container)
     with span("volumes"):
         undo.push_async_callback(release_mount_points, engine, container, remove_anonymous=True)
-        await create_mount_points(engine, container)
+        await create_mount_points(engine, container, read_only_recursive=read_only_recursive)
     with span("record"):
         await engine.containers.save(container)
 
@@ -126,7 +131,7 @@ def _split(request: ContainerCreateRequest) -> tuple[Config, HostConfig, dict[st
     return Config(**fields), request.HostConfig or HostConfig(), endpoints
 
 
-def _default_network_mode(host_config: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:
+def default_network_mode(host_config: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:
     """The default network goes by its name from here on."""
     if host_config.NetworkMode in ("", "default"):
         host_config.NetworkMode = DEFAULT_NETWORK

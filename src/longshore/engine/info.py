@@ -18,6 +18,7 @@ from longshore.types.system import (
     Commit,
     ContainerdInfo,
     ContainerdNamespaces,
+    DeviceInfo,
     FirewallInfo,
     IndexInfo,
     PluginsInfo,
@@ -101,6 +102,8 @@ async def system_info(engine: Engine) -> SystemInfo:
             config.containerd,
             ContainerdNamespaces(config.containerd_namespace, config.containerd_plugin_namespace),
         ),
+        CDISpecDirs=list(config.cdi_directories),
+        DiscoveredDevices=await asyncio.to_thread(_discovered_devices, config.cdi_directories),
         Warnings=_warnings(engine, obstacles) or None,
     )
 
@@ -108,10 +111,9 @@ async def system_info(engine: Engine) -> SystemInfo:
 def as_of_version(info: SystemInfo, version: tuple[int, ...]) -> dict[str, Any]:
     """The answer as clients of an older API version know it."""
     plain: dict[str, Any] = to_plain(info)
-    if version >= (1, 44):
-        plain.setdefault("CDISpecDirs", [])
     if version < (1, 50):
         plain |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+        plain.pop("DiscoveredDevices", None)
     if version < (1, 49):
         plain.pop("FirewallBackend", None)
         for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
@@ -123,12 +125,21 @@ def as_of_version(info: SystemInfo, version: tuple[int, ...]) -> dict[str, Any]:
     if version < (1, 46):
         plain.pop("Containerd", None)
     if version < (1, 44):
+        plain.pop("CDISpecDirs")
         plain["SecurityOptions"] = [
             option.replace("profile=builtin", "profile=default") for option in plain["SecurityOptions"]
         ]
     if version < (1, 42):
         plain |= {"KernelMemory": False, "KernelMemoryTCP": False}
     return plain
+
+
+def _discovered_devices(directories: list[str]) -> list[DeviceInfo] | None:
+    if not any(Path(directory).is_dir() for directory in directories):
+        return None
+    from longshore.oci.cdi import cdi_devices
+
+    return [DeviceInfo("cdi", name) for name in sorted(cdi_devices(directories))] or None
 
 
 def _registries(engine: Engine) -> ServiceConfig:

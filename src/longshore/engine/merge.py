@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from longshore.errors import InvalidParameter
 from longshore.images.store import Image
 from longshore.types import codec
@@ -44,6 +46,8 @@ def merge_config(config: Config, of_image: Config) -> None:
         raise InvalidParameter(
             f"the working directory '{config.WorkingDir}' is invalid, it needs to be an absolute path"
         )
+    if config.WorkingDir:
+        config.WorkingDir = posixpath.normpath("/" + config.WorkingDir.lstrip("/"))
 
 
 def _merge_env(asked: list[str] | None, of_image: list[str] | None) -> list[str] | None:

@@ -10,26 +10,43 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 from pathlib import Path
+
+import msgspec
 
 from longshore.containers.container import Container
 from longshore.containers.record import RecordMountPoint
 from longshore.engine.engine import Engine
-from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.engine.image_mounts import (
+    create_image_mount,
+    mount_image,
+    remove_image_mount,
+    unmount_image,
+)
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
 from longshore.linux.mount import MountFlags, UnmountFlags, is_mount_point, mount, umount
 from longshore.linux.openat import openat2
 from longshore.oci.input import ResolvedMount
-from longshore.oci.mount_spec import MountRequest, convert_tmpfs_options, mount_requests, parse_volumes_from
+from longshore.oci.mount_spec import (
+    DEFAULT_PROPAGATION,
+    MountRequest,
+    convert_tmpfs_options,
+    mount_requests,
+    parse_volumes_from,
+)
 from longshore.types.mount import BindOptions, Mount
 from longshore.volumes.copyup import copy_up
 
 log = logging.getLogger(__name__)
 
 
-async def create_mount_points(engine: Engine, container: Container) -> None:
+async def create_mount_points(
+    engine: Engine, container: Container, *, read_only_recursive: bool = True
+) -> None:
     """Decide every mount of a new container. Raises InvalidParameter, NotFound, Conflict, OSError.
 
-    Volumes that were made stay counted for the container; `release_mount_points` gives them back.
+    Volumes and layers of images that were made are the container's; `release_mount_points` gives them back.
     """
     points = container.mount_points
     points.update(_volumes_from(engine, container))
@@ -41,13 +58,15 @@ async def create_mount_points(engine: Engine, container: Container) -> None:
             and not request.spec
         ):
             continue  # The image's VOLUME, where --volumes-from has something already.
-        if request.type == "image":
-            raise InvalidParameter(
-                f'invalid mount config for type "image": mounting image {request.source} is not supported'
-            )
         if request.type == "tmpfs" and request.spec is None:
             continue  # --tmpfs stays in HostConfig alone, as in Docker.
-        points[request.destination] = _mount_point(engine, container, request)
+        point = points[request.destination] = _mount_point(engine, container, request)
+        if point.Type == "bind" and not (point.RW or read_only_recursive) and point.Spec is not None:
+            bind = msgspec.structs.replace(point.Spec.BindOptions or BindOptions(), ReadOnlyNonRecursive=True)
+            point.Spec = msgspec.structs.replace(point.Spec, BindOptions=bind)  # not that of HostConfig
+    for point in points.values():
+        if point.Type == "image":
+            await asyncio.to_thread(create_image_mount, engine, container, point)
     fill = [point for point in points.values() if point.CopyData]
     if fill:
         await asyncio.to_thread(_copy_up, engine, container, fill)
@@ -58,6 +77,8 @@ async def create_mount_points(engine: Engine, container: Container) -> None:
 async def release_mount_points(engine: Engine, container: Container, *, remove_anonymous: bool) -> None:
     """A removed container uses no volume any more; with `remove_anonymous` its nameless ones go too."""
     for point in container.mount_points.values():
+        if point.Type == "image":
+            await asyncio.to_thread(remove_image_mount, engine, container, point)
         if point.Type != "volume":
             continue
         engine.volumes.release(point.Name, container.id)
@@ -92,8 +113,11 @@ async def release_mounts(engine: Engine, container: Container) -> None:
 
 
 async def remount(engine: Engine, container: Container) -> None:
-    """Hold the volumes of a container that outlived the last daemon."""
+    """Hold the volumes and images of a container that outlived the last daemon."""
     for point in container.mount_points.values():
+        if point.Type == "image":
+            with contextlib.suppress(EngineError):
+                await asyncio.to_thread(mount_image, engine, container, point)
         if point.Type == "volume":
             with contextlib.suppress(EngineError):
                 await asyncio.to_thread(engine.volumes.mount, point.Name, container.id)
@@ -128,6 +152,7 @@ def _mount_point(engine: Engine, container: Container, request: MountRequest) ->
         Spec=request.spec or _spec_of(request),
     )
     if request.type == "bind":
+        point.Propagation = _propagation(engine, request)
         point.Source = request.source
         point.SkipMountpointCreation = not request.create_source
     elif request.type == "volume":
@@ -145,6 +170,23 @@ def _mount_point(engine: Engine, container: Container, request: MountRequest) ->
     return point
 
 
+def _propagation(engine: Engine, request: MountRequest) -> str:
+    """A bind that holds the daemon's own mounts must let go of them when the daemon does, or be busy forever.
+
+    Raises InvalidParameter if the user wants it otherwise.
+    """
+    root, source = str(engine.data_root), request.source
+    if not (source.startswith(root) or root.startswith(source)):
+        return request.propagation or DEFAULT_PROPAGATION
+    if request.propagation in ("", "rslave", "rshared"):
+        return request.propagation or "rslave"
+    raise InvalidParameter(
+        'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is '
+        f'within the daemon root, daemon root: "{root}", bind mount source: "{source}", '
+        f'propagation: "{request.propagation}"'
+    )
+
+
 def _spec_of(request: MountRequest) -> Mount:
     """The `--mount` that says what a `-v` said, as dockerd keeps it."""
     spec = Mount(
@@ -153,8 +195,8 @@ def _spec_of(request: MountRequest) -> Mount:
         Target=request.destination,
         ReadOnly=not request.rw,
     )
-    if request.type == "bind" and request.create_source:
-        spec.BindOptions = BindOptions(CreateMountpoint=True)
+    if request.type == "bind":
+        spec.BindOptions = BindOptions(request.propagation, CreateMountpoint=request.create_source)
     return spec
 
 
@@ -163,6 +205,8 @@ def _copy_up(engine: Engine, container: Container, points: list[RecordMountPoint
     rootfs = rw_layer.mount(container.record.MountLabel)
     try:
         for point in points:
+            if point.Spec is not None and point.Spec.VolumeOptions is None and not point.Spec.Source:
+                _refuse_files(rootfs, point.Destination)
             volume = engine.volumes.mount(point.Name, container.id)
             try:
                 copy_up(volume, rootfs, point.Destination)
@@ -170,6 +214,23 @@ def _copy_up(engine: Engine, container: Container, points: list[RecordMountPoint
                 engine.volumes.unmount(point.Name, container.id, quiet=True)
     finally:
         rw_layer.unmount()
+
+
+def _refuse_files(rootfs: Path, destination: str) -> None:
+    """A VOLUME where the image has a file. Raises System, worded as Docker words it."""
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        held = openat2(root, destination, os.O_PATH)
+    except OSError:
+        return  # Made as a directory when it is mounted.
+    finally:
+        os.close(root)
+    try:
+        if not stat.S_ISDIR(os.fstat(held).st_mode):
+            path = rootfs / destination.lstrip("/")
+            raise System(f"cannot mount volume over existing file, file exists {path}")
+    finally:
+        os.close(held)
 
 
 def _setup_mounts(engine: Engine, container: Container) -> list[ResolvedMount]:
@@ -193,6 +254,11 @@ def _resolve(engine: Engine, container: Container, point: RecordMountPoint) -> R
         if spec.VolumeOptions is not None and spec.VolumeOptions.Subpath:
             source = _bind_subpath(container, point, source, spec.VolumeOptions.Subpath)
         return ResolvedMount(str(source), point.Destination, rw=point.RW)
+    if point.Type == "image":
+        source = mount_image(engine, container, point)
+        if spec.ImageOptions is not None and spec.ImageOptions.Subpath:
+            source = _bind_subpath(container, point, source, spec.ImageOptions.Subpath)
+        return ResolvedMount(str(source), point.Destination, rw=False, propagation=point.Propagation)
     if not point.SkipMountpointCreation:
         _make_source(point.Source)
     elif not os.path.lexists(point.Source):
@@ -205,6 +271,7 @@ def _resolve(engine: Engine, container: Container, point: RecordMountPoint) -> R
         point.Destination,
         rw=point.RW,
         propagation=point.Propagation,
+        propagation_optional=not bind.Propagation,
         non_recursive=bind.NonRecursive,
         read_only_non_recursive=bind.ReadOnlyNonRecursive,
         read_only_force_recursive=bind.ReadOnlyForceRecursive,
@@ -274,10 +341,12 @@ def _release_mounts(engine: Engine, container: Container) -> None:
             with contextlib.suppress(NotFound):
                 engine.volumes.unmount(point.Name, container.id)
     place = container.root / "mounts"
-    if not place.is_dir():
-        return
-    for entry in place.iterdir():
-        with contextlib.suppress(OSError):
-            while True:  # A start that was cut off may have left its own below.
-                umount(entry, UnmountFlags.NOFOLLOW | UnmountFlags.DETACH)
-    container.record.ShmPath = ""
+    if place.is_dir():
+        for entry in place.iterdir():
+            with contextlib.suppress(OSError):
+                while True:  # A start that was cut off may have left its own below.
+                    umount(entry, UnmountFlags.NOFOLLOW | UnmountFlags.DETACH)
+        container.record.ShmPath = ""
+    for point in container.mount_points.values():
+        if point.Type == "image":  # after what is bound from it
+            unmount_image(engine, container, point)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import signal
 from collections.abc import Collection, Mapping
 
@@ -19,6 +18,7 @@ from longshore.engine.cleanup import mount_rootfs, release_resources
 from longshore.engine.engine import Engine
 from longshore.engine.exit import handle_exit, nanoseconds
 from longshore.engine.health import init_health_monitor
+from longshore.engine.image_mounts import OWNED_NAME, layers_in_use
 from longshore.engine.logging_driver import open_log
 from longshore.engine.mounts import reference_volumes, release_mounts, remount
 from longshore.engine.networking import clear_operational_data, joined_container, network_mode
@@ -61,7 +61,7 @@ async def _restore_parts(engine: Engine, damaged: Collection[str]) -> None:
         reference_volumes(engine, container)
     await asyncio.gather(*(_restore_one(engine, container, tasks) for container in engine.containers))
     await _delete_strangers(engine, tasks, damaged)
-    active = {container.id for container in engine.containers if container.state.Running}
+    active = layers_in_use(container for container in engine.containers if container.state.Running)
     await asyncio.to_thread(engine.layers.cleanup_stale, active | set(damaged))
     try:
         await asyncio.to_thread(_release_orphaned_layers, engine, damaged)
@@ -233,9 +233,10 @@ def _release_orphaned_layers(engine: Engine, damaged: Collection[str]) -> None:
     """Writable layers of containers that a create had no time to record."""
     for layer in engine.layers.rw_layers():
         # Other names are not a container's: BuildKit, in dockerd, keeps its own here.
-        if not re.fullmatch("[0-9a-f]{64}", layer.name) or layer.name in damaged:
+        owner = OWNED_NAME.fullmatch(layer.name)
+        if owner is None or owner[1] in damaged:
             continue
-        if engine.containers.find(layer.name) is None:
+        if engine.containers.find(owner[1]) is None:
             try:
                 engine.layers.release_rw_layer(layer)
             except (OSError, EngineError) as exc:

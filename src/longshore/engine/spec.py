@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from longshore.config import RuntimeConfig
 from longshore.containers.container import Container
@@ -29,6 +34,10 @@ async def build_spec(
     """
     try:
         described = spec_input(engine, container, rootfs, mounts, network)
+        if container.host_config.ReadonlyRootfs or not all(mount.rw for mount in mounts):
+            program = runtime_options(engine, container).path
+            known = await asyncio.to_thread(runtime_mount_options, program)
+            described = replace(described, runtime_recursive_read_only="rro" in known)
     except EngineError as exc:
         raise System(exc.message) from exc
     # In a thread: it reads passwd and group of the container, which may lie on a slow disk.
@@ -69,6 +78,7 @@ def spec_input(
         init=config.init,
         init_path=config.init_path,
         link_env=link_environment(engine, container),
+        cdi_spec_dirs=tuple(config.cdi_directories),
         default_ulimits=tuple(
             Ulimit(one.Name or name, one.Hard, one.Soft) for name, one in config.default_ulimits.items()
         ),
@@ -88,6 +98,21 @@ def runtime_options(engine: Engine, container: Container) -> RuntimeOptions:
         type=known.type or DEFAULT_SHIM,
         systemd_cgroup=engine.host.cgroup_driver == "systemd",
     )
+
+
+@cache
+def runtime_mount_options(program: str) -> frozenset[str]:
+    """The mount options that an OCI runtime says it knows; none if it says nothing. Asked once. Blocks.
+
+    https://github.com/opencontainers/runtime-spec/blob/main/features.md
+    """
+    import subprocess
+
+    try:
+        done = subprocess.run([program, "features"], capture_output=True, timeout=5, check=True)
+        return frozenset(msgspec.json.decode(done.stdout, type=dict[str, Any])["mountOptions"])
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError, KeyError, TypeError):
+        return frozenset()
 
 
 def _namespace(engine: Engine, container: Container, mode: str, kind: str) -> str | None:

@@ -82,12 +82,8 @@ def verify_networking_config(
     engine: Engine,
     host_config: HostConfig,
     endpoints: dict[str, EndpointSettings],
-    api_version: tuple[int, int],
 ) -> None:
     """Check the endpoints asked for at creation. Raises InvalidParameter."""
-    if api_version < (1, 44) and len(endpoints) > 1:
-        names = ", ".join(sorted(endpoints))
-        raise InvalidParameter(f"container cannot be connected to network endpoints: {names}")
     mode = host_config.NetworkMode
     kind, _, other = mode.partition(":")
     if kind == "container" and not other:

@@ -11,7 +11,7 @@ from typing import Any
 from longshore.errors import InvalidParameter, System
 from longshore.oci import defaults
 from longshore.types.container import HostConfig
-from longshore.types.resources import DeviceMapping, DeviceRequest
+from longshore.types.resources import DeviceMapping
 
 # Made by the runtime in every container, or not the container's business.
 _SKIPPED_DIRECTORIES = {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"}
@@ -62,14 +62,6 @@ def parse_device_cgroup_rule(rule: str) -> dict[str, Any]:
     for name, value in (("major", major), ("minor", minor)):
         parsed[name] = -1 if value == "*" else int(value)
     return parsed
-
-
-def check_device_requests(requests: list[DeviceRequest] | None) -> None:
-    """There are no device drivers here. Raises System with moby's message for the first request."""
-    for request in requests or []:
-        words = [" ".join(names or []) for names in request.Capabilities or []]
-        capabilities = "[" + " ".join(f"[{word}]" for word in words) + "]"
-        raise System(f'could not select device driver "{request.Driver}" with capabilities: {capabilities}')
 
 
 def _mapped(mapping: DeviceMapping) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ class ResolvedMount:
     type: Literal["bind", "tmpfs"] = "bind"
     rw: bool = True
     propagation: str = ""
+    propagation_optional: bool = False
+    """Nobody asked for it: a source that cannot propagate is no error."""
     options: tuple[str, ...] = ()
     """tmpfs: mount options as the user wrote them, e.g. `size=64m`."""
     non_recursive: bool = False
@@ -84,5 +86,7 @@ class SpecInput:
     """The daemon's default; `host_config.Init` overrides it."""
     init_path: str = ""
     default_ulimits: tuple[Ulimit, ...] = field(default=())
+    cdi_spec_dirs: tuple[str, ...] = ()
+    """Where vendors describe their devices; later ones go first."""
     runtime_recursive_read_only: bool = True
     """Whether the OCI runtime knows the mount option `rro` (runc since 1.1, crun since 1.8.5)."""

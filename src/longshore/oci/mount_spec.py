@@ -21,7 +21,7 @@ DEFAULT_PROPAGATION = "rprivate"
 _MODES = {
     **dict.fromkeys(("rw", "ro"), "access"),
     **dict.fromkeys(("z", "Z"), "label"),
-    **dict.fromkeys(("consistent", "cached", "delegated", "default"), "consistency"),
+    **dict.fromkeys(("consistent", "cached", "delegated"), "consistency"),
     **dict.fromkeys(("private", "rprivate", "shared", "rshared", "slave", "rslave"), "propagation"),
     "nocopy": "copy",
 }
@@ -42,6 +42,7 @@ class MountRequest:
     mode: str = ""
     """As the user wrote it, e.g. `ro,z`."""
     propagation: str = ""
+    """bind: as the user wrote it."""
     copy_data: bool = False
     """volume: fill it from the image if it is empty."""
     create_source: bool = False
@@ -100,6 +101,8 @@ def parse_bind(text: str, volume_driver: str = "") -> MountRequest:
         _check_destination(mount)
         if kind == "volume" and propagation:
             raise _mount_error(mount, "field BindOptions must not be specified")
+        if kind == "bind" and "nocopy" in words:
+            raise _mount_error(mount, "field VolumeOptions must not be specified")
     except InvalidParameter as exc:
         raise InvalidParameter(f"{invalid}: {exc.message}") from None
     destination, rw = _clean(target), "ro" not in words
@@ -110,7 +113,7 @@ def parse_bind(text: str, volume_driver: str = "") -> MountRequest:
             source=_clean(source),
             rw=rw,
             mode=mode,
-            propagation=propagation or DEFAULT_PROPAGATION,
+            propagation=propagation,
             create_source=True,
         )
     return MountRequest(
@@ -119,7 +122,7 @@ def parse_bind(text: str, volume_driver: str = "") -> MountRequest:
         name=source,
         driver=volume_driver,
         rw=rw,
-        mode=mode or ("z" if source else ""),
+        mode=mode or "z",
         copy_data="nocopy" not in words,
     )
 
@@ -140,19 +143,33 @@ def parse_mount(mount: Mount) -> MountRequest:
         return _volume(mount, destination)
     if mount.Type == "tmpfs":
         _refuse(mount, "BindOptions", "VolumeOptions", "ImageOptions", "Source")
-        options = tuple(convert_tmpfs_options(mount.TmpfsOptions, read_only=mount.ReadOnly))
+        try:
+            options = tuple(convert_tmpfs_options(mount.TmpfsOptions, read_only=mount.ReadOnly))
+        except InvalidParameter as exc:
+            raise _mount_error(mount, exc.message) from None
         return MountRequest("tmpfs", destination, rw=not mount.ReadOnly, tmpfs_options=options, spec=mount)
     if mount.Type == "image":
         if not mount.Source:
             raise _mount_error(mount, "field Source must not be empty")
         _refuse(mount, "BindOptions", "VolumeOptions", "TmpfsOptions")
-        return MountRequest("image", destination, source=mount.Source, rw=not mount.ReadOnly, spec=mount)
+        _check_subpath(mount, mount.ImageOptions.Subpath if mount.ImageOptions else "")
+        return MountRequest(
+            "image",
+            destination,
+            source=mount.Source,
+            rw=False,
+            propagation=DEFAULT_PROPAGATION,
+            spec=mount,
+        )
     raise _mount_error(mount, "mount type unknown")
 
 
 def parse_tmpfs(path: str, options: str) -> MountRequest:
     """One of `HostConfig.Tmpfs`."""
-    _check_destination(Mount(Type="tmpfs", Target=path))
+    if posixpath.normpath(path).lstrip("/") in ("", "."):
+        raise InvalidParameter("invalid specification: destination can't be '/'")
+    if not path.startswith("/"):
+        raise InvalidParameter(f"invalid mount path: '{path}' mount path must be absolute")
     words = tuple(word for word in options.split(",") if word)
     merge_tmpfs_options(words)
     return MountRequest("tmpfs", _clean(path), rw="ro" not in words, mode=options, tmpfs_options=words)
@@ -162,8 +179,8 @@ def parse_volumes_from(text: str) -> VolumesFrom:
     """`container[:mode]`."""
     if not text:
         raise InvalidParameter("volumes-from specification cannot be an empty string")
-    container, colon, mode = text.partition(":")
-    if colon:
+    container, _, mode = text.partition(":")
+    if mode:
         words = mode.split(",")
         if not is_mode(mode) or any(_MODES[word] in ("propagation", "copy") for word in words):
             raise InvalidParameter(f"invalid mode: {mode}")
@@ -185,9 +202,9 @@ def convert_tmpfs_options(options: TmpfsOptions | None, *, read_only: bool) -> l
     for pair in options.Options or []:
         if len(pair) not in (1, 2):
             raise InvalidParameter("invalid option array length")
-        if pair[0] not in ("exec", "noexec") or len(pair) != 1:
-            raise InvalidParameter("invalid option: " + "=".join(pair))
-        result.append(pair[0])
+        if pair[0] not in ("exec", "noexec"):
+            raise InvalidParameter("invalid option: " + pair[0])
+        result.append("=".join(pair))
     return result
 
 
@@ -210,7 +227,7 @@ def _bind(mount: Mount, destination: str) -> MountRequest:
         destination,
         source=_clean(mount.Source),
         rw=not mount.ReadOnly,
-        propagation=propagation or DEFAULT_PROPAGATION,
+        propagation=propagation,
         create_source=create,
         spec=mount,
     )
@@ -224,8 +241,7 @@ def _volume(mount: Mount, destination: str) -> MountRequest:
     if options and options.Subpath:
         if not mount.Source:
             raise _mount_error(mount, "must not set Subpath when using anonymous volumes")
-        if posixpath.isabs(options.Subpath) or ".." in Path(posixpath.normpath(options.Subpath)).parts:
-            raise _mount_error(mount, "subpath must be a relative path within the volume")
+        _check_subpath(mount, options.Subpath)
     driver = options.DriverConfig.Name if options and options.DriverConfig else ""
     return MountRequest(
         "volume",
@@ -237,6 +253,11 @@ def _volume(mount: Mount, destination: str) -> MountRequest:
         copy_data=not (options and options.NoCopy),
         spec=mount,
     )
+
+
+def _check_subpath(mount: Mount, path: str) -> None:
+    if posixpath.isabs(path) or ".." in Path(posixpath.normpath(path)).parts:
+        raise _mount_error(mount, "subpath must be a relative path within the volume")
 
 
 def _check_destination(mount: Mount) -> None:
@@ -256,7 +277,7 @@ def _check_absolute(mount: Mount, path: str) -> None:
 
 def _refuse(mount: Mount, *fields: str) -> None:
     for field in fields:
-        if getattr(mount, field):
+        if getattr(mount, field) not in (None, ""):
             raise _mount_error(mount, f"field {field} must not be specified")
 
 

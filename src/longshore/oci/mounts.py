@@ -15,6 +15,15 @@ from longshore.oci.security_options import parse_security_options
 from longshore.oci.tmpfs import merge_tmpfs_options
 
 _RECURSIVE_READ_ONLY_SINCE = (5, 12)  # mount_setattr(2)
+_UNPRIVILEGED_FLAGS = {
+    os.ST_RDONLY: "ro",
+    os.ST_NOSUID: "nosuid",
+    os.ST_NODEV: "nodev",
+    os.ST_NOEXEC: "noexec",
+    os.ST_NOATIME: "noatime",
+    os.ST_NODIRATIME: "nodiratime",
+    os.ST_RELATIME: "relatime",
+}
 _WRITABLE_UNDER_READ_ONLY_ROOT = {"/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev"}
 
 
@@ -87,6 +96,8 @@ def _entry(mount: ResolvedMount, container: SpecInput, host: HostFacts) -> dict[
             options.append("ro")
         return {"destination": mount.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
     options = ["bind" if mount.non_recursive else "rbind"]
+    if remapped(container):
+        options += _locked_flags(mount.source)
     if not mount.rw:
         options.append("rro" if _recursive_read_only(mount, container, host) else "ro")
     if mount.propagation:  # volumes have none, and are slaves with the root
@@ -99,15 +110,23 @@ def _entry(mount: ResolvedMount, container: SpecInput, host: HostFacts) -> dict[
     }
 
 
+def _locked_flags(source: str) -> list[str]:
+    """Flags of the source's mount that no user namespace may take off; see mount_namespaces(7)."""
+    flags = os.statvfs(source).f_flag
+    return [name for bit, name in _UNPRIVILEGED_FLAGS.items() if flags & bit]
+
+
 def _recursive_read_only(mount: ResolvedMount, container: SpecInput, host: HostFacts) -> bool:
     if mount.read_only_non_recursive:
         if mount.read_only_force_recursive:
             raise InvalidParameter("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")
         return False
-    possible = host.kernel >= _RECURSIVE_READ_ONLY_SINCE and container.runtime_recursive_read_only
-    if mount.read_only_force_recursive and not possible:
-        raise InvalidParameter("recursive read-only mounts need Linux 5.12 and a runtime that knows them")
-    return possible
+    lacking = "the kernel" if host.kernel < _RECURSIVE_READ_ONLY_SINCE else ""
+    if not container.runtime_recursive_read_only:
+        lacking = f'runtime "{container.host_config.Runtime}"'
+    if mount.read_only_force_recursive and lacking:
+        raise InvalidParameter(f"rro is not supported by {lacking}")
+    return not lacking
 
 
 def _root_propagation(mount: ResolvedMount, present: str) -> str:
@@ -117,7 +136,12 @@ def _root_propagation(mount: ResolvedMount, present: str) -> str:
         _require_source(mount, ("shared:",), "a shared mount")
         return present if present in ("shared", "rshared") else "shared"
     if kind == "slave":
-        _require_source(mount, ("shared:", "master:"), "a shared or slave mount")
+        try:
+            _require_source(mount, ("shared:", "master:"), "a shared or slave mount")
+        except InvalidParameter:
+            if mount.propagation_optional:
+                return present
+            raise
         return present if present in ("shared", "rshared", "slave", "rslave") else "rslave"
     return present
 

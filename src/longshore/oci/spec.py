@@ -103,6 +103,10 @@ def _create_spec(container: SpecInput, host: HostFacts) -> dict[str, Any]:
         spec["hostname"] = container.hostname or config.Hostname
     if host_config.Annotations:
         spec["annotations"] = dict(host_config.Annotations)
+    if host_config.DeviceRequests:
+        from longshore.oci.device_requests import inject_requested_devices
+
+        inject_requested_devices(spec, host_config.DeviceRequests, container.cdi_spec_dirs)
     return spec
 
 

@@ -34,8 +34,6 @@ def adapt_host_config(
     """Fill in, in place, what the user left open: moby's adaptContainerSettings."""
     if host_config.Memory > 0 and host_config.MemorySwap == 0:
         host_config.MemorySwap = host_config.Memory * 2
-    if host_config.CpuShares and not host.unified:
-        host_config.CpuShares = max(2, min(host_config.CpuShares, 262144))
     if host_config.ShmSize == 0:
         host_config.ShmSize = default_shm_size
     if not host_config.IpcMode:

@@ -158,10 +158,11 @@ def _verify_block_io(limits: Resources, host: HostFacts, warnings: list[str]) ->
         limits.BlkioWeight = 0
     if limits.BlkioWeight and not 10 <= limits.BlkioWeight <= 1000:
         raise InvalidParameter("Range of blkio weight is from 10 to 1000")
-    if limits.IOMaximumBandwidth or limits.IOMaximumIOps:
-        raise InvalidParameter(
-            "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps"
-        )
+    for setting, what in (("IOMaximumBandwidth", "bandwidth"), ("IOMaximumIOps", "IOPs")):
+        if getattr(limits, setting):
+            raise InvalidParameter(
+                f"invalid QoS settings: linux does not support configuration of maximum {what}"
+            )
     for setting, fact, what, limit in _BLKIO:
         if getattr(limits, setting) and not getattr(host, fact):
             warnings.append(_unsupported(what, f"{limit} discarded."))

@@ -124,10 +124,17 @@ class AddressPool(ApiStruct):
     Size: int = 0
 
 
+class DeviceInfo(ApiStruct):
+    """A device that a container can ask a driver for."""
+
+    Source: str = ""
+    ID: str = ""
+
+
 class SystemInfo(ApiStruct, kw_only=True):
     """Answer to GET /info. `MemTotal` in bytes."""
 
-    _omitempty = names("DefaultAddressPools FirewallBackend Containerd")
+    _omitempty = names("DefaultAddressPools FirewallBackend Containerd DiscoveredDevices")
     ID: str
     Containers: int
     ContainersRunning: int
@@ -186,4 +193,6 @@ class SystemInfo(ApiStruct, kw_only=True):
     DefaultAddressPools: list[AddressPool] | None = None
     FirewallBackend: FirewallInfo | None = None
     Containerd: ContainerdInfo | None = None
+    CDISpecDirs: list[str] = msgspec.field(default_factory=list)
+    DiscoveredDevices: list[DeviceInfo] | None = None
     Warnings: list[str] | None = None

@@ -50,6 +50,7 @@ async def get_containers_top(engine: Engine, request: Request) -> Response:
 
 async def post_containers_create(engine: Engine, request: Request) -> Response:
     """docker create"""
+    from longshore.api.create_versions import adapt_create_request
     from longshore.engine.create import container_create
 
     plain = await query.json_object(request)
@@ -58,13 +59,16 @@ async def post_containers_create(engine: Engine, request: Request) -> Response:
     if not any(key.lower() in _CONFIG_KEYS for key in plain):
         raise InvalidParameter("config cannot be empty in order to create a container")
     platform = query.string(request, "platform") if request.version >= (1, 41) else ""
+    asked = convert(plain, ContainerCreateRequest)
+    warnings = adapt_create_request(asked, request.version)
     created = await container_create(
         engine,
         query.string(request, "name"),
-        convert(plain, ContainerCreateRequest),
+        asked,
         platform,
-        (request.version[0], request.version[1]),
+        read_only_recursive=request.version >= (1, 44),
     )
+    created.Warnings += warnings
     return json_response(created, 201)
 
 
