@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longshore.containers.container import Container, now, rfc3339_ns
+from longshore.containers.container import Container
 from longshore.errors import EngineError, InvalidParameter
 from longshore.types.stats import (
     BlkioStatEntry,
@@ -21,6 +21,7 @@ from longshore.types.stats import (
     StatsResponse,
     ThrottlingData,
 )
+from longshore.types.timestamp import now, rfc3339_nano
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -93,7 +94,7 @@ def describe(metrics: Metrics, host: HostFacts) -> StatsResponse:
     return StatsResponse(
         name="",
         id="",
-        read=rfc3339_ns(metrics.read_at) if metrics.read_at else now(),
+        read=rfc3339_nano(metrics.read_at) if metrics.read_at else now(),
         pids_stats=PidsStats(metrics.pids, metrics.pids_limit),
         blkio_stats=_blkio(metrics, all_lists=first),
         cpu_stats=CPUStats(

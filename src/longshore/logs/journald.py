@@ -15,8 +15,8 @@ from longshore.errors import System
 from longshore.logs.delivery import Patience
 from longshore.logs.dial import Address, dial, hang_up
 from longshore.logs.info import LogInfo, extra_attributes, parse_tag
-from longshore.logs.jsonfile import rfc3339_nano
 from longshore.logs.messages import Message
+from longshore.types.timestamp import rfc3339_nano
 
 OPTIONS = frozenset(["labels", "labels-regex", "env", "env-regex", "tag"])
 SOCKET = Path("/run/systemd/journal/socket")
@@ -95,7 +95,7 @@ class JournaldSender:
             _field("PRIORITY", _PRIORITY.get(message.stream, _INFO)),
             self._common,
             _field("CONTAINER_LOG_ORDINAL", b"%d" % self._ordinal),
-            _field("SYSLOG_TIMESTAMP", rfc3339_nano(message.time_ns)),
+            _field("SYSLOG_TIMESTAMP", rfc3339_nano(message.time_ns).encode()),
         ]
         if (piece := message.partial) is not None:
             parts.append(_field("CONTAINER_PARTIAL_ID", piece.id.encode()))
