@@ -23,7 +23,7 @@ def test_both_forms() -> None:
 
 @pytest.mark.parametrize("text", ["nope", "[]", '{"a":1}', '{"a":{"b":"c"}}', "[" * 10_000])
 def test_malformed(text: str) -> None:
-    with pytest.raises(InvalidParameter, match="^invalid filter$"):
+    with pytest.raises(InvalidParameter, match=r"^invalid filter$"):
         parse_filters(text)
 
 
@@ -55,7 +55,7 @@ def test_booleans() -> None:
 
 
 def test_unknown_and_doubled() -> None:
-    with pytest.raises(InvalidParameter, match="^invalid filter 'nope'$"):
+    with pytest.raises(InvalidParameter, match=r"^invalid filter 'nope'$"):
         check_filters({"nope": ["x"]}, ("yes",))
-    with pytest.raises(InvalidParameter, match="^more than one until filter specified$"):
+    with pytest.raises(InvalidParameter, match=r"^more than one until filter specified$"):
         until_filter({"until": ["1h", "2h"]})

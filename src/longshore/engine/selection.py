@@ -18,22 +18,6 @@ HEALTH = ("none", "starting", "healthy", "unhealthy")
 FILTERS = names(
     "ancestor before exited expose health id is-task isolation label name network publish since status volume"
 )
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "is-task",
-    "isolation",
-    "label",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
-]
 
 Test = Callable[[Container], bool]
 
@@ -62,7 +46,7 @@ def _passes(container: Container, tests: list[Test]) -> bool:
 
 
 def _tests(engine: Engine, filters: Filters) -> list[Test]:
-    """A test for each filter that is there; a filter with a list of no values is one that is not."""
+    """A test for each filter that has values, but for `isolation`, of which Linux has one kind."""
     make: dict[str, Callable[[], Test]] = {
         "exited": lambda: _exited(filters),
         "status": lambda: _state(filters),
@@ -74,7 +58,6 @@ def _tests(engine: Engine, filters: Filters) -> list[Test]:
         "id": lambda: _id(engine, filters),
         "name": lambda: _name(filters),
         "label": lambda: lambda c: has_labels(c.config.Labels or {}, filters["label"]),
-        "isolation": lambda: lambda c: matches(filters, "isolation", c.host_config.Isolation),
         "volume": lambda: _volume(filters),
         "network": lambda: _network(filters),
     }
@@ -202,9 +185,26 @@ def _port_set(filters: Filters, name: str) -> set[tuple[str, int]]:
     for value in filters.get(name, ()):
         if ":" in value:
             raise InvalidParameter(f"filter for '{name}' should not contain ':': {value}")
+        number, _, protocol = value.partition("/")
         try:
-            protocol, first, last = parse_port(value)
+            first, last = _range(number)
         except InvalidParameter as exc:
             raise InvalidParameter(f"error while looking up for {name} {value}: {exc.message}") from None
-        ports |= {(protocol, number) for number in range(first, last + 1)}
+        ports |= {(protocol.lower() or "tcp", port) for port in range(first, last + 1)}
     return ports
+
+
+def _range(text: str) -> tuple[int, int]:
+    """As nat.ParsePortRange words it."""
+    if not text:
+        raise InvalidParameter("empty string specified for ports")
+    bounds = []
+    for part in text.split("-", 1):
+        if not re.fullmatch("[0-9]+", part):
+            raise InvalidParameter(f'strconv.ParseUint: parsing "{part}": invalid syntax')
+        if int(part[:20]) > 65535:
+            raise InvalidParameter(f'strconv.ParseUint: parsing "{part}": value out of range')
+        bounds.append(int(part))
+    if bounds[-1] < bounds[0]:
+        raise InvalidParameter(f"invalid range specified for the Port: {text}")
+    return bounds[0], bounds[-1]
