@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from longshore.errors import System
-from longshore.logs.delivery import Patience
+from longshore.logs.delivery import Patience, Sender
 from longshore.logs.dial import Address, dial, hang_up
 from longshore.logs.info import LogInfo, extra_attributes, parse_tag
 from longshore.logs.messages import Message
@@ -34,10 +34,8 @@ def open_sender(options: Mapping[str, str], info: LogInfo) -> JournaldSender:
     return JournaldSender(options, info)
 
 
-class JournaldSender:
+class JournaldSender(Sender):
     """Sends each message as one entry, a datagram, or a sealed memory file if it is too large for one."""
-
-    interval: float | None = None
 
     def __init__(self, options: Mapping[str, str], info: LogInfo, path: Path = SOCKET) -> None:
         """Raises InvalidParameter for a bad tag or expression, System where there is no journal."""
@@ -80,9 +78,6 @@ class JournaldSender:
             self.connect()
             assert self._connection is not None
             _send_entry(self._connection, entry)
-
-    def finish(self, patience: Patience) -> None:
-        """See Sender."""
 
     def abort(self) -> None:
         """See Sender."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from longshore.logs.info import LogInfo, extra_attributes
+from longshore.logs.lines import PIECE
 from longshore.logs.logfile import LogFile
 from longshore.logs.options import Rotation, parse_rotation
 from longshore.types.timestamp import rfc3339_nano
@@ -19,6 +20,7 @@ class JsonFileDriver:
     """Writes `{"log":"…\\n","stream":"stdout","time":"…"}` lines, whole chunks of them at a time."""
 
     name = "json-file"
+    piece = PIECE
 
     def __init__(self, file: LogFile, attributes: Mapping[str, str]) -> None:
         self.file: LogFile | None = file
