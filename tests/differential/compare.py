@@ -170,8 +170,10 @@ def _is_newer_status(case: Case, theirs: Response, ours: Response) -> bool:
 
 
 def _plain(message: Any) -> Any:
-    """A message to compare: newer versions begin theirs with a small letter."""
-    return normal(message).casefold() if isinstance(message, str) else message
+    """A message to compare: newer versions begin theirs with a small letter, and say what they were doing."""
+    if not isinstance(message, str):
+        return message
+    return normal(message).casefold().removeprefix("failed to create task for container: ")
 
 
 def _error(response: Response) -> Any:
