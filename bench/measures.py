@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness import Client, Daemon
@@ -15,15 +20,21 @@ from harness.machine import descendants, processes_of, resident
 SLEEP = {"Image": "busybox", "Cmd": ["sleep", "10000"], "StopSignal": "KILL"}
 OUTPUT = 50 * 2**20
 PORTS = 200
+LISTED = 500
+LOG = 2**30
+WATCHED = 50
+COPIED = 200 * 2**20
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One benchmark. `targets` are the largest ratios to dockerd that are good enough."""
+    """One benchmark. `targets` are the largest ratios to dockerd that are good enough, `limits` the largest
+    values of ours, whatever dockerd's are."""
 
     name: str
     take: Callable[[Daemon], dict[str, float]]
     targets: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
     rounds: int = 15
     warm_up: int = 1
     unit: str = "seconds"
@@ -129,6 +140,136 @@ def memory(daemon: Daemon) -> dict[str, float]:
     return {"daemon": own, "with helpers": sum(resident(pid) for pid in serving)}
 
 
+def listing(daemon: Daemon) -> dict[str, float]:
+    """GET /containers/json?all=1 with 500 containers, the median of 20."""
+    api = _client(daemon)
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(lambda _: _create(_client(daemon)), range(LISTED)))
+
+    def ask() -> None:
+        assert len(api.get("/containers/json", all=1).json) == LISTED
+
+    return {"": _median(ask, 20)}
+
+
+def tail(daemon: Daemon) -> dict[str, float]:
+    """The last 10 lines of a json-file log of 1 GB, the median of 20; the file grew behind the daemon."""
+    api = _client(daemon)
+    container = _create(api, Cmd=["echo", "x" * 63], HostConfig={"NetworkMode": "none"})
+    _start(api, container)
+    api.post(f"/containers/{container}/wait").expect(200)
+    path = Path(api.get(f"/containers/{container}/json").json["LogPath"])
+    line = path.read_bytes()
+    block = line * (2**20 // len(line))
+    with path.open("ab") as file:
+        for _ in range(LOG // len(block)):
+            file.write(block)
+    asked = 20
+    before = _bytes_read(daemon.pid)
+    took = _median(lambda: _tail_is_there(api, container), asked)
+    assert (_bytes_read(daemon.pid) - before) / asked < 2**22, "the log is read whole"
+    return {"": took}
+
+
+def _tail_is_there(api: Client, container: str) -> None:
+    body = api.get(f"/containers/{container}/logs", stdout=1, tail=10).expect(200).body
+    assert body.count(b"\n") == 10
+
+
+def watching(daemon: Daemon) -> dict[str, float]:
+    """What streaming the stats of 50 containers costs the daemon: seconds of CPU in a second."""
+    api = _client(daemon)
+    with ExitStack() as stack:
+        for _ in range(WATCHED):
+            container = _create(api, HostConfig={"NetworkMode": "none"})
+            _start(api, container)
+            stream = stack.enter_context(api.stream("GET", f"/containers/{container}/stats"))
+            stream.readline()
+        time.sleep(2)
+        seconds = 10
+        before = _cpu(daemon.pid)
+        time.sleep(seconds)
+        return {"": (_cpu(daemon.pid) - before) / seconds}
+
+
+def copying(daemon: Daemon) -> dict[str, float]:
+    """A file of 200 MB into a running container, and out of it."""
+    api = _client(daemon)
+    container = _create(api, HostConfig={"NetworkMode": "none"})
+    _start(api, container)
+    archive = _Archive()
+    headers = {"Content-Type": "application/x-tar", "Content-Length": str(archive.size)}
+    began = time.perf_counter()
+    path = f"/containers/{container}/archive"
+    api.request("PUT", path, archive, query={"path": "/tmp"}, headers=headers).expect(200)
+    into = time.perf_counter() - began
+    began, got = time.perf_counter(), 0
+    with api.stream("GET", f"{path}?path=/tmp/big") as answer:
+        while piece := answer.read(2**20):
+            got += len(piece)
+    assert got >= COPIED, "the file is cut short"
+    return {"in": into, "out": time.perf_counter() - began}
+
+
+class _Archive:
+    """A tar archive of one file, read in pieces of 1 MB."""
+
+    def __init__(self) -> None:
+        header = tarfile.TarInfo("big")
+        header.size = COPIED
+        self._piece = os.urandom(2**20)
+        self._head: bytes = header.tobuf()
+        self._left = COPIED
+        self._end = bytes(1024)
+        self.size = len(self._head) + COPIED + len(self._end)
+
+    def read(self, _: int = -1) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        if self._left:
+            self._left -= len(self._piece)
+            return self._piece
+        end, self._end = self._end, b""
+        return end
+
+
+def execute(daemon: Daemon) -> dict[str, float]:
+    """`true` executed in a running container: made, started, its output read to its end; median of 20."""
+    api = _client(daemon)
+    container = _create(api, HostConfig={"NetworkMode": "none"})
+    _start(api, container)
+    options = {"Cmd": ["true"], "AttachStdout": True, "AttachStderr": True}
+
+    def run() -> None:
+        made = api.post(f"/containers/{container}/exec", options).expect(201).json["Id"]
+        started = api.hijack("POST", f"/exec/{made}/start", {"Detach": False, "Tty": False})
+        assert started.read_all() == b""
+        started.close()
+        assert api.get(f"/exec/{made}/json").json["ExitCode"] == 0
+
+    return {"": _median(run, 20)}
+
+
+def _median(act: Callable[[], None], times: int) -> float:
+    samples = []
+    for _ in range(times):
+        began = time.perf_counter()
+        act()
+        samples.append(time.perf_counter() - began)
+    return statistics.median(samples)
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _bytes_read(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/io").read_text().split()[1])
+
+
 MEASURES = [
     Measure("create", create, {"": 1.5}, rounds=30),
     Measure("start-bridge", start_on("bridge"), {"": 0.40}),
@@ -138,5 +279,10 @@ MEASURES = [
     Measure("crowd", crowd, {"": 0.6}, rounds=3),
     Measure("published", published, {"start": 0.1, "remove": 0.05}, rounds=3, warm_up=0),
     Measure("output", output, {"write": 0.7, "read": 0.7, "docker logs": 0.7}, rounds=3),
+    Measure("list-500", listing, {"": 1.0}, rounds=1, warm_up=0),
+    Measure("tail-1gb", tail, {"": 1.0}, rounds=1, warm_up=0),
+    Measure("stats-50", watching, limits={"": 0.05}, rounds=1, warm_up=0, unit="of a core"),
+    Measure("copy", copying, {"in": 1.0, "out": 1.0}, rounds=5),
+    Measure("exec", execute, {"": 0.9}, rounds=3),
     Measure("memory", memory, {"daemon": 0.6}, rounds=1, warm_up=0, unit="bytes"),
 ]

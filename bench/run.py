@@ -35,7 +35,7 @@ def main() -> int:
     with ExitStack() as stack:
         pair = _daemons(stack, options.against)
         if not options.json:
-            print(f"{'':32}{'dockerd':>12}{'longshored':>12}{'ratio':>8}{'target':>8}", flush=True)
+            print(f"{'':32}{'dockerd':>12}{'longshored':>12}{'ratio':>8}{'target':>9}", flush=True)
         for measure in chosen:
             result = compare(measure, pair, options.rounds or measure.rounds)
             results += result
@@ -64,6 +64,7 @@ def compare(measure: Measure, pair: Sequence[Daemon], rounds: int) -> list[dict[
     for name in samples[0]:
         theirs, ours = (statistics.median(side[name]) for side in samples)
         target = measure.targets.get(name)
+        limit = measure.limits.get(name)
         ratio = ours / theirs if theirs else float("inf")
         results.append(
             {
@@ -73,7 +74,8 @@ def compare(measure: Measure, pair: Sequence[Daemon], rounds: int) -> list[dict[
                 "longshored": ours,
                 "ratio": ratio,
                 "target": target,
-                "met": target is None or ratio <= target,
+                "limit": limit,
+                "met": (target is None or ratio <= target) and (limit is None or ours <= limit),
                 "rounds": rounds,
             }
         )
@@ -83,13 +85,17 @@ def compare(measure: Measure, pair: Sequence[Daemon], rounds: int) -> list[dict[
 def _row(result: dict[str, Any]) -> str:
     theirs, ours = (_amount(result[side], result["unit"]) for side in ("dockerd", "longshored"))
     target = "" if result["target"] is None else f"{result['target']:.2f}"
+    if result["limit"] is not None:
+        target = f"<{_amount(result['limit'], result['unit'])}"
     mark = "" if result["met"] else "  missed"
-    return f"{result['name']:32}{theirs:>12}{ours:>12}{result['ratio']:>8.2f}{target:>8}{mark}"
+    return f"{result['name']:32}{theirs:>12}{ours:>12}{result['ratio']:>8.2f}{target:>9}{mark}"
 
 
 def _amount(value: float, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 2**20:.1f} MB"
+    if unit == "of a core":
+        return f"{value:.1%}"
     return f"{value * 1000:.1f} ms" if value < 10 else f"{value:.2f} s"
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from longshore.errors import InvalidParameter
-from longshore.events import BACKLOG, HISTORY, EventBus, matches, parse_timestamp
+from longshore.events import BACKLOG, HISTORY, EventBus, matches
 from longshore.types.events import Actor, EventMessage
 
 
@@ -45,33 +45,6 @@ def event(
 )
 def test_filters(filters: dict[str, list[str]], message: EventMessage, wanted: bool) -> None:
     assert matches(filters, message) is wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "nanoseconds"),
-    [
-        ("1136073600", 1136073600 * 10**9),
-        ("1136073600.000000001", 1136073600 * 10**9 + 1),
-        ("1136073600.5", 1136073600 * 10**9 + 5 * 10**8),
-        ("2006-01-01T00:00:00Z", 1136073600 * 10**9),
-        ("2006-01-01T00:00:00.123456789Z", 1136073600 * 10**9 + 123456789),
-        ("2006-01-01T01:00:00+01:00", 1136073600 * 10**9),
-        ("2006-01-01", 1136073600 * 10**9),
-    ],
-)
-def test_timestamps(text: str, nanoseconds: int) -> None:
-    assert parse_timestamp(text) == nanoseconds
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("1h30m", 5400), ("1.5s", 1.5), ("-10s", -10)])
-def test_durations_count_back_from_now(text: str, seconds: float) -> None:
-    assert abs(time.time_ns() - seconds * 10**9 - parse_timestamp(text)) < 10**9
-
-
-@pytest.mark.parametrize("text", ["abc", "10x", "1h 30m", "2006-13-01"])
-def test_bad_timestamps(text: str) -> None:
-    with pytest.raises(InvalidParameter):
-        parse_timestamp(text)
 
 
 async def take(bus: EventBus, since: str = "", until: str = "", **filters: list[str]) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
-from datetime import UTC, datetime, timedelta
 
 from longshore.errors import InvalidParameter
 from longshore.types.events import Actor, EventMessage
+from longshore.types.filters import Filters, exactly, has_labels
+from longshore.types.timestamp import parse_unix
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +20,6 @@ HISTORY = 256
 """Events kept for those who ask for the past; as many as dockerd keeps."""
 BACKLOG = 1024
 """Events a subscriber may lag behind before it is dropped."""
-
-Filters = Mapping[str, Collection[str]]
-"""Filter names to the values accepted for each; sets given as maps to true are collections too."""
 
 
 class EventBus:
@@ -66,11 +63,11 @@ class EventBus:
         """Events that pass `filters`: those kept since `since` if it is given, then new ones until `until`.
 
         Listening begins with the call, not with the first event asked for. `since` and `until` are seconds
-        since the epoch with an optional fraction, RFC 3339 times, or durations before now (`10m`, `1h30m`).
+        since the epoch with an optional fraction: clients translate dates and durations themselves.
         A subscriber that falls too far behind sees its stream end. Raises InvalidParameter.
         """
-        began = parse_timestamp(since) if since else None
-        end = parse_timestamp(until) if until else None
+        began = parse_unix(since) if since else None
+        end = parse_unix(until) if until else None
         if began is not None and end is not None and end < began:
             raise InvalidParameter(f"`since` time ({since}) cannot be after `until` time ({until})")
         subscriber = _Subscriber(filters)
@@ -142,11 +139,11 @@ def matches(filters: Filters, message: EventMessage) -> bool:
     actor = message.Actor
     return (
         _event_matches(filters.get("event"), message.Action)
-        and _exact(filters.get("type"), message.Type)
-        and (not filters.get("scope") or message.scope in filters["scope"])
+        and exactly(filters, "type", message.Type)
+        and exactly(filters, "scope", message.scope)
         and all(_named(filters.get(kind), message) for kind in _NAMED)
         and _image_matches(filters.get("image"), message)
-        and _labels_match(filters.get("label"), actor.Attributes)
+        and has_labels(actor.Attributes, filters.get("label", ()))
     )
 
 
@@ -156,10 +153,6 @@ _NAMED = ("container", "plugin", "volume", "network", "daemon", "node", "service
 def _event_matches(wanted: Collection[str] | None, action: str) -> bool:
     # `exec_create: sh` and `health_status: healthy` are also found by what stands before the colon.
     return not wanted or action in wanted or (":" in action and action.split(":", 1)[0] in wanted)
-
-
-def _exact(wanted: Collection[str] | None, value: str) -> bool:
-    return not wanted or value in wanted
 
 
 def _named(wanted: Collection[str] | None, message: EventMessage) -> bool:
@@ -183,41 +176,3 @@ def _without_tag(reference: str) -> str:
     name = reference.split("@", 1)[0]
     head, slash, last = name.rpartition("/")
     return head + slash + last.split(":", 1)[0]
-
-
-def _labels_match(wanted: Collection[str] | None, attributes: Mapping[str, str]) -> bool:
-    for label in wanted or ():
-        key, equals, value = label.partition("=")
-        if key not in attributes or (equals and attributes[key] != value):
-            return False
-    return True
-
-
-_UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "µs": 10**3, "ns": 1}
-_DURATION = re.compile(r"([0-9]*\.?[0-9]+)(h|ms|m|s|us|µs|ns)")
-_FRACTION = re.compile(r"\.([0-9]{1,9})[0-9]*")
-_UNIX = re.compile(r"([0-9]+)(?:\.([0-9]{1,9})[0-9]*)?")
-
-
-def parse_timestamp(text: str) -> int:
-    """Nanoseconds since the epoch of a time as Docker's API takes it; see `EventBus.subscribe`.
-
-    Raises InvalidParameter.
-    """
-    unix = _UNIX.fullmatch(text)
-    if unix:
-        return int(unix[1]) * 10**9 + int((unix[2] or "").ljust(9, "0"))
-    sign, duration = (-1, text[1:]) if text.startswith("-") else (1, text)
-    if duration and _DURATION.sub("", duration) == "":
-        ago = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(duration))
-        return time.time_ns() - sign * int(ago)
-    try:
-        # datetime knows microseconds only: the fraction is read apart.
-        moment = datetime.fromisoformat(_FRACTION.sub("", text, count=1))
-    except ValueError:
-        raise InvalidParameter(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    fraction = _FRACTION.search(text)
-    nanoseconds = int(fraction[1].ljust(9, "0")) if fraction else 0
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) * 10**9 + nanoseconds

@@ -7,12 +7,16 @@ names them. What the older API of the oracle explains is listed in ALLOWED, each
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import Response
+from harness import Client, Daemon, Response
+
+SELF = os.environ.get("LONGSHORE_DIFFERENTIAL") == "dockerd"
+"""Compare dockerd with itself."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,10 @@ def _is_newer_status(case: Case, theirs: Response, ours: Response) -> bool:
 
 
 def _plain(message: Any) -> Any:
-    """A message to compare: newer versions begin theirs with a small letter."""
-    return normal(message).casefold() if isinstance(message, str) else message
+    """A message to compare: newer versions begin theirs with a small letter, and say what they were doing."""
+    if not isinstance(message, str):
+        return message
+    return normal(message).casefold().removeprefix("failed to create task for container: ")
 
 
 def _error(response: Response) -> Any:
@@ -248,3 +254,17 @@ def at(document: Any, path: str) -> Any:
     if isinstance(document, dict):
         return at(document.get(first), rest)
     return None
+
+
+def play(daemon: Daemon, case: Case) -> Response:
+    """The answer to the case's request, after what comes before it."""
+    for step in case.given:
+        answer = send(daemon, step)
+        assert answer.status < 400, f"{step}: {answer.status} {answer.body!r}"
+    return send(daemon, case.request, case.version)
+
+
+def send(daemon: Daemon, step: Request, version: str = "/v1.41") -> Response:
+    """The answer to one request."""
+    client = Client(daemon.socket, version="", timeout=30)
+    return client.request(step.method, version + step.path, step.body, headers=step.headers)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-from urllib.parse import quote
 
 from differential.compare import Case, Request, case, request
 
@@ -32,17 +30,6 @@ def exited(name: str = "box", **body: Any) -> tuple[Request, ...]:
 def paused(name: str = "box") -> tuple[Request, ...]:
     """A container that is frozen."""
     return (*running(name), request(f"POST /containers/{name}/pause"))
-
-
-def listing(name: str, given: tuple[Request, ...], query: str = "", /, **filters: list[str]) -> Case:
-    """A list of containers, compared in what identifies them."""
-    pairs = f"filters={quote(json.dumps(filters))}" + (f"&{query}" if query else "")
-    return case(
-        f"list: {name}",
-        f"GET /containers/json?{pairs}",
-        given=given,
-        same=("*.Names", "*.State", "*.Command"),
-    )
 
 
 VERBS = ("start", "stop", "restart", "kill", "pause", "unpause", "wait", "rename?name=x1", "resize?h=1&w=1")
@@ -253,27 +240,6 @@ CASES: list[Case] = [
         same=INSPECTED,
     ),
     case("inspect: named volume", "GET /containers/box/json", given=running(HostConfig={"Binds": ["v1:/v"]})),
-    listing("none run", created()),
-    listing("all", created(), "all=1"),
-    listing("those that run", TWO),
-    listing("all of two", TWO, "all=1"),
-    listing("limit", TWO, "limit=1"),
-    listing("by label", TWO, "all=1", label=["a"]),
-    listing("by label and value", TWO, "all=1", label=["a=2"]),
-    listing("by name", TWO, "all=1", name=["tw"]),
-    listing("by anchored name", TWO, "all=1", name=["^/one$"]),
-    listing("by status", TWO, "all=1", status=["exited"]),
-    listing("by two statuses", TWO, "all=1", status=["exited", "running"]),
-    listing("by exit code", TWO, "all=1", exited=["3"]),
-    listing("by ancestor", TWO, "all=1", ancestor=["busybox"]),
-    listing("by an ancestor that is missing", TWO, "all=1", ancestor=["nope"]),
-    listing("by network", TWO, "all=1", network=["bridge"]),
-    listing("before", TWO, "all=1", before=["two"]),
-    listing("since", TWO, "all=1", since=["one"]),
-    listing("by health", TWO, "all=1", health=["none"]),
-    listing("by exposed port", running(ExposedPorts={"80/tcp": {}}), "all=1", expose=["80"]),
-    listing("by volume", running(HostConfig={"Binds": ["v1:/v"]}), "all=1", volume=["v1"]),
-    listing("with sizes", TWO, "all=1&size=1"),
     case("logs", "GET /containers/box/logs?stdout=1&stderr=1", given=ECHO, raw=True),
     case("logs: stdout", "GET /containers/box/logs?stdout=1", given=ECHO, raw=True),
     case("logs: stderr", "GET /containers/box/logs?stderr=1", given=ECHO, raw=True),

@@ -5,40 +5,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from differential import containers, creation, events, images, networks, system
-from differential.compare import Case, Request, at, differences, normal
-from harness import Client, Daemon, Dockerd, Longshored, Response
+from differential import containers, creation, events, images, logs, networks, system
+from differential.compare import SELF, Case, at, differences, normal, play, send
+from harness import Client, Daemon, Dockerd
 
-SELF = os.environ.get("LONGSHORE_DIFFERENTIAL") == "dockerd"
 CASES: list[Case] = [
     *system.CASES,
     *creation.CASES,
     *containers.CASES,
     *images.CASES,
     *networks.CASES,
+    *logs.CASES,
 ]
-
-
-@pytest.fixture(scope="session")
-def ours(request: pytest.FixtureRequest, oracle: Dockerd, busybox_archive: Path) -> Iterator[Daemon]:
-    if not SELF:
-        daemon: Longshored = request.getfixturevalue("daemon")
-        yield daemon
-        return
-    twin = Dockerd()
-    try:
-        twin.start()
-        twin.load(busybox_archive)
-        yield twin
-    finally:
-        twin.destroy()
 
 
 @pytest.fixture
@@ -50,7 +33,7 @@ def pair(oracle: Dockerd, ours: Daemon) -> Iterator[tuple[Daemon, Daemon]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_same_answer(pair: tuple[Daemon, Daemon], case: Case) -> None:
-    theirs, ours = (_play(daemon, case) for daemon in pair)
+    theirs, ours = (play(daemon, case) for daemon in pair)
     if not SELF and b"page not found" in ours.body and b"page not found" not in theirs.body:
         pytest.skip(f"not served yet: {case.request.method} {case.request.path.partition('?')[0]}")
     found = differences(case, theirs, ours, strict=SELF)
@@ -68,23 +51,11 @@ def test_same_events(pair: tuple[Daemon, Daemon], case: events.EventCase) -> Non
     assert ours == theirs
 
 
-def _play(daemon: Daemon, case: Case) -> Response:
-    for step in case.given:
-        answer = _send(daemon, step, "/v1.41")
-        assert answer.status < 400, f"{step}: {answer.status} {answer.body!r}"
-    return _send(daemon, case.request, case.version)
-
-
-def _send(daemon: Daemon, step: Request, version: str) -> Response:
-    client = Client(daemon.socket, version="", timeout=30)
-    return client.request(step.method, version + step.path, step.body, headers=step.headers)
-
-
 def _events(daemon: Daemon, case: events.EventCase) -> list[Any]:
     """What happened on the daemon during the case's steps, without what differs by nature."""
     since = time.time()
     for step in case.steps:
-        answer = _send(daemon, step, "/v1.41")
+        answer = send(daemon, step)
         assert answer.status < 500, f"{step}: {answer.status} {answer.body!r}"
     time.sleep(0.3)
     client = Client(daemon.socket, "1.41")

@@ -3,7 +3,9 @@
 import gzip
 import json
 import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import msgspec
 import pytest
@@ -102,8 +104,34 @@ def test_fluentd_gets_msgpack(docker: DockerCLI) -> None:
         docker("run", "--name", "box", *log, "--log-opt", "tag=t.{{.Name}}", "busybox", "echo", "hi")
         peer = server.accept()[0]
         with peer, peer.makefile("rb") as stream:
-            tag, moment, record = msgspec.msgpack.decode(stream.read())
+            tag, moment, record, _ = msgspec.msgpack.decode(stream.read())
     assert (tag, record["log"], record["source"]) == ("t.box", "hi", "stdout")
     assert record["container_name"] == "/box"
     assert moment > 1_700_000_000
     assert docker("logs", "box").stdout == "hi\n"
+
+
+def test_splunk_gets_events_and_refuses_the_start_without(docker: DockerCLI) -> None:
+    taken: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            taken.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_OPTIONS = answer
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        log = ("--log-driver", "splunk", "--log-opt", "splunk-token=t", "--log-opt", f"splunk-url={url}")
+        docker("run", "--name", "box", *log, "busybox", "echo", "hi")
+        server.shutdown()
+    event = json.loads(b"".join(taken))
+    assert (event["event"]["line"], event["event"]["source"]) == ("hi", "stdout")
+    assert docker("logs", "box").stdout == "hi\n"
+    failed = docker("run", *log, "busybox", "true", check=False)
+    told = f'failed to initialize logging driver: Options "{url}/services/collector/event/1.0": dial tcp'
+    assert told in failed.stderr

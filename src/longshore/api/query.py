@@ -10,14 +10,12 @@ import msgspec
 from longshore.api.http import Request
 from longshore.errors import InvalidParameter
 from longshore.types.codec import convert
+from longshore.types.filters import parse_filters
 
 T = TypeVar("T")
 
 MAX_JSON = 16 << 20
 """Bytes of a JSON body; no honest one comes near, and a body is held in memory whole."""
-
-Filters = dict[str, list[str]]
-"""Filter names to the values given for each."""
 
 
 def string(request: Request, name: str, default: str = "") -> str:
@@ -48,16 +46,9 @@ def integer(request: Request, name: str, default: int | None = None) -> int | No
     return number
 
 
-def filters(request: Request) -> Filters:
-    """The `filters` parameter, a JSON map of names to sets or lists of values. Raises InvalidParameter."""
-    text = string(request, "filters")
-    if not text:
-        return {}
-    try:
-        given = msgspec.json.decode(text, type=dict[str, dict[str, bool] | list[str]])
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidParameter("invalid filter") from None
-    return {name: list(values) for name, values in given.items()}
+def filters(request: Request) -> dict[str, list[str]]:
+    """The `filters` parameter. Raises InvalidParameter."""
+    return parse_filters(string(request, "filters"))
 
 
 async def json_object(request: Request) -> dict[str, object] | None:

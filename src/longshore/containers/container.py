@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from longshore.containers.record import ContainerRecord, RecordMountPoint, RecordNetworkSettings, RecordState
-from longshore.types.container import ZERO_TIME, Config, HostConfig
+from longshore.types.container import Config, HostConfig
+from longshore.types.timestamp import ZERO_TIME, now, parse_rfc3339
 
 WaitCondition = Literal["not-running", "next-exit", "removed"]
 
@@ -58,6 +58,11 @@ class Container:
     def config(self) -> Config:
         """The portable part of what was asked for."""
         return self.record.Config
+
+    @cached_property
+    def created(self) -> int:
+        """When it was made, nanoseconds since the epoch."""
+        return parse_rfc3339(self.record.Created)
 
     @property
     def state(self) -> RecordState:
@@ -153,17 +158,3 @@ class Container:
             for future in self._waiters.pop(condition, []):
                 if not future.done():
                     future.set_result((self.state.ExitCode, self.exit_error))
-
-
-def now() -> str:
-    """The present as Docker writes it: RFC 3339, UTC, nanoseconds."""
-    return rfc3339_ns(time.time_ns())
-
-
-def rfc3339_ns(nanoseconds: int) -> str:
-    """Nanoseconds since the epoch as Docker writes a time; 0 is "never"."""
-    if nanoseconds <= 0:
-        return ZERO_TIME
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return (f"{text}.{rest:09d}".rstrip("0").rstrip(".") if rest else text) + "Z"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from longshore.types.codec import ApiStruct, names
-from longshore.types.container import ZERO_TIME, Config, Health, PortMap
+from longshore.types.container import Config, Health, PortMap
 from longshore.types.mount import Mount
 from longshore.types.network import EndpointIPAMConfig, EndpointSettings
+from longshore.types.timestamp import ZERO_TIME
 
 
 class RecordState(ApiStruct):

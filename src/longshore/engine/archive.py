@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from longshore.containers.container import Container, rfc3339_ns
+from longshore.containers.container import Container
 from longshore.engine.archive_view import container_root
 from longshore.engine.bridges import BodyReader, chunks_of
 from longshore.engine.engine import Engine
@@ -28,6 +28,7 @@ from longshore.layers.tarstream import TarStream, refusing_damage
 from longshore.linux.openat import openat2
 from longshore.oci.users import resolve_user
 from longshore.types.codec import ApiStruct
+from longshore.types.timestamp import rfc3339_nano
 
 T = TypeVar("T")
 
@@ -128,7 +129,7 @@ def stat_path(root: int, path: str) -> ContainerPathStat:
         os.close(file)
     target = resolve(root, path) if stat.S_ISLNK(found.st_mode) else ""
     return ContainerPathStat(
-        base_name(path), found.st_size, go_mode(found.st_mode), rfc3339_ns(found.st_mtime_ns), target
+        base_name(path), found.st_size, go_mode(found.st_mode), rfc3339_nano(found.st_mtime_ns), target
     )
 
 

@@ -16,9 +16,10 @@ from longshore.engine.merge import merge_config
 from longshore.engine.pause import container_pause, container_unpause
 from longshore.errors import Conflict, NotFound
 from longshore.images.changes import apply_changes
-from longshore.images.importing import host_architecture, now
+from longshore.images.importing import host_architecture
 from longshore.types.codec import convert, to_plain
 from longshore.types.container import Config
+from longshore.types.timestamp import now
 
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """Diff id of a layer that changes nothing: 1024 zeros, an archive without entries."""

@@ -8,7 +8,7 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 
-from longshore.containers.container import Container, now
+from longshore.containers.container import Container
 from longshore.containers.names import generate_name
 from longshore.containers.record import ContainerRecord, RecordEndpoint
 from longshore.engine.engine import Engine
@@ -31,6 +31,7 @@ from longshore.tracing import span
 from longshore.types import codec
 from longshore.types.container import Config, ContainerCreateRequest, ContainerCreateResponse, HostConfig
 from longshore.types.network import EndpointSettings
+from longshore.types.timestamp import now
 
 
 async def container_create(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 
-from longshore.containers.container import Container, now, rfc3339_ns
+from longshore.containers.container import Container
 from longshore.engine.cleanup import release_resources
 from longshore.engine.engine import Engine
 from longshore.engine.exec import end_execs, on_exec_exit
@@ -18,6 +18,7 @@ from longshore.engine.health import stop_health_monitor
 from longshore.engine.restart_policy import arm_restart, should_restart
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.task import TaskEvent
+from longshore.types.timestamp import now, parse_rfc3339, rfc3339_nano
 
 OUTPUT_GRACE = 2.0
 """Seconds to wait for the end of the output: a process left behind may hold the pipe open for ever."""
@@ -54,8 +55,8 @@ async def handle_exit(
     `exited_at` is in nanoseconds since the epoch, 0 if it is not known. With `come_to_rest` the
     container neither starts again nor removes itself, whatever its settings say: the caller decides.
     """
-    run_time = max(0, (exited_at or time.time_ns()) - nanoseconds(container.state.StartedAt))
-    finished_at = rfc3339_ns(exited_at) if exited_at else now()
+    run_time = max(0, (exited_at or time.time_ns()) - parse_rfc3339(container.state.StartedAt))
+    finished_at = rfc3339_nano(exited_at) if exited_at else now()
     stop_health_monitor(engine, container)
     end_execs(engine, container)
     # Kept before the runtime forgets it: a daemon that dies from here on leaves the code to the next, which
@@ -102,15 +103,6 @@ async def auto_remove(engine: Engine, container: Container) -> None:
         pass  # Somebody else is removing it, or has.
     except EngineError as exc:
         log.error("can't remove container %s: %s", container.id, exc)
-
-
-def nanoseconds(moment: str) -> int:
-    """A time as Docker writes it, in nanoseconds since the epoch; 0 and less for "never"."""
-    from datetime import datetime
-
-    whole, _, fraction = moment.removesuffix("Z").partition(".")
-    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
-    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 
 async def wait_for_exits(engine: Engine, timeout: float) -> None:

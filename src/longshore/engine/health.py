@@ -11,11 +11,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from longshore.containers.container import Container, now
+from longshore.containers.container import Container
 from longshore.engine.exec import Exec, container_exec_start, register_exec
 from longshore.errors import EngineError
 from longshore.oci.exec import ExecInput
 from longshore.types.container import Health, HealthcheckResult, HealthConfig
+from longshore.types.timestamp import now, parse_rfc3339
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -108,9 +109,7 @@ async def _monitor(engine: Engine, container: Container, config: HealthConfig, c
 
 def _age(container: Container) -> int:
     """Nanoseconds since the container started, which may have been under an earlier daemon."""
-    from longshore.events import parse_timestamp
-
-    return max(0, time.time_ns() - parse_timestamp(container.state.StartedAt))
+    return max(0, time.time_ns() - parse_rfc3339(container.state.StartedAt))
 
 
 def next_interval(config: HealthConfig, age: int, *, starting: bool) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 
 from longshore.containers.container import Container
-from longshore.types.container import ZERO_TIME
+from longshore.types.timestamp import SECOND, ZERO_TIME, parse_rfc3339
 
 
 def human_duration(seconds: float) -> str:
@@ -39,11 +38,7 @@ def human_duration(seconds: float) -> str:
 
 def seconds_since(moment: str) -> float:
     """Seconds since an RFC 3339 time; 0 for "never" and for the future."""
-    if moment == ZERO_TIME:
-        return 0.0
-    whole, _, fraction = moment.removesuffix("Z").partition(".")
-    then = datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
-    return max(0.0, time.time() - then)
+    return 0.0 if moment == ZERO_TIME else max(0, time.time_ns() - parse_rfc3339(moment)) / SECOND
 
 
 def status_text(container: Container) -> str:

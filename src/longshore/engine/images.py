@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, BinaryIO, cast
 
 from longshore.engine.bridges import BodyReader, chunks_of, messages_of
@@ -16,6 +16,7 @@ from longshore.images.describe import as_of_version, summaries_as_of_version
 from longshore.images.load import Platform
 from longshore.images.reference import parse
 from longshore.images.remove import InUse, Use
+from longshore.types.filters import Filters
 from longshore.types.image import (
     ImageDeleteItem,
     ImageHistoryItem,
@@ -24,7 +25,6 @@ from longshore.types.image import (
     ImageSummary,
 )
 
-Filters = Mapping[str, Collection[str]]
 Message = dict[str, Any]
 
 
@@ -112,9 +112,7 @@ async def image_list(
 ) -> list[ImageSummary]:
     """GET /images/json, newest first. Raises InvalidParameter for a filter that does not exist."""
     del digests, manifests
-    found = await asyncio.to_thread(
-        engine.images.list, _plain(filters or {}), all, shared_size, _in_use(engine)
-    )
+    found = await asyncio.to_thread(engine.images.list, filters or {}, all, shared_size, _in_use(engine))
     return summaries_as_of_version(found, version)
 
 
@@ -151,7 +149,7 @@ async def image_delete(
 
 async def images_prune(engine: Engine, filters: Filters) -> ImagesPruneReport:
     """POST /images/prune. Raises InvalidParameter for a filter that does not exist."""
-    report = await asyncio.to_thread(engine.images.prune, _plain(filters), _in_use(engine))
+    report = await asyncio.to_thread(engine.images.prune, filters, _in_use(engine))
     engine.events.publish("image", "prune", "", {"reclaimed": str(report.SpaceReclaimed)})
     return report
 
@@ -191,10 +189,6 @@ def _event(engine: Engine, action: str, id: str, name: str) -> None:
 
 def _buffered(reader: BodyReader) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
-
-
-def _plain(filters: Filters) -> dict[str, list[str]]:
-    return {key: list(values) for key, values in filters.items()}
 
 
 def _platform(text: str) -> Platform:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from longshore.types.system import (
     ServiceConfig,
     SystemInfo,
 )
+from longshore.types.timestamp import now
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -68,7 +68,7 @@ async def system_info(engine: Engine) -> SystemInfo:
         NFd=_count("/proc/self/fd"),
         OomKillDisable=host.oom_kill_disable,
         NGoroutines=len(asyncio.all_tasks()),
-        SystemTime=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        SystemTime=now(),
         LoggingDriver=config.log_driver,
         CgroupDriver=host.cgroup_driver,
         CgroupVersion=host.cgroup_version,

@@ -15,22 +15,22 @@ from longshore.logs.info import LogInfo, log_path
 async def open_log(engine: Engine, container: Container, *, running: bool = False) -> LogDriver | None:
     """Open the container's log for a run; None if it keeps none.
 
-    A peer that cannot be reached is an error unless the container is `running` already. Raises
-    InvalidParameter, System and OSError.
+    A peer that cannot be reached is an error unless the container is `running` already. Raises System,
+    also for a bad value of an option: dockerd looks at most of them only now.
     """
     config = container.host_config.LogConfig
     path = log_path(config.Type, container.root, container.id, config.Config)
     container.record.LogPath = str(path) if config.Type == "json-file" else ""
     options, info = config.Config or {}, log_info(container, path)
-    if is_remote(config.Type):
-        info.must_connect = not running
-        try:
+    info.must_connect = not running
+    try:
+        if is_remote(config.Type):
             driver = await asyncio.to_thread(create_log_driver, config.Type, options, info)
-        except (OSError, EngineError) as exc:
-            message = "failed to create task for container: failed to initialize logging driver: "
-            raise System(message + str(exc)) from exc
-    else:
-        driver = create_log_driver(config.Type, options, info)
+        else:
+            driver = create_log_driver(config.Type, options, info)
+    except (OSError, EngineError) as exc:
+        message = "failed to create task for container: failed to initialize logging driver: "
+        raise System(message + str(exc)) from exc
     if driver is not None:
         engine.logs[container.id] = driver
     return driver

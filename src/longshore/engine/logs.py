@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
-from longshore.errors import InvalidParameter, NotImplementedHere
+from longshore.errors import NotImplementedHere
 from longshore.logs.driver import LogDriver
 from longshore.logs.info import log_path
 from longshore.logs.reader import LogSource, ReadOptions, check_readable, read_logs
+from longshore.types.timestamp import parse_unix
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ async def container_logs(engine: Engine, name: str, options: LogsOptions) -> Log
     read = ReadOptions(
         stdout=options.stdout,
         stderr=options.stderr,
-        since=_timestamp(options.since),
-        until=_timestamp(options.until),
+        since=_moment(options.since),
+        until=_moment(options.until),
         tail=_tail(options.tail),
         follow=options.follow and container.state.Running,
         timestamps=options.timestamps,
@@ -69,13 +70,8 @@ def log_source(engine: Engine, container: Container) -> LogDriver | LogSource:
     )
 
 
-def _timestamp(text: str) -> int | None:
-    if text in ("", "0"):
-        return None
-    seconds, _, fraction = text.partition(".")
-    if not seconds.removeprefix("-").isdigit() or (fraction and not fraction.isdigit()):
-        raise InvalidParameter(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
+def _moment(text: str) -> int | None:
+    return None if text in ("", "0") else parse_unix(text)
 
 
 def _tail(text: str) -> int:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Mapping
-
 from longshore.containers.container import Container
 from longshore.containers.record import RecordEndpoint
 from longshore.engine.engine import Engine
-from longshore.engine.human import seconds_since
 from longshore.engine.networking import (
     connect_to_network,
     disconnect_from_network,
     joined_container,
     network_mode,
 )
-from longshore.engine.prune import parse_until
 from longshore.errors import (
     Conflict,
     EngineError,
@@ -29,6 +24,16 @@ from longshore.network.ipam import IPAMPool
 from longshore.network.network import Network
 from longshore.types import codec
 from longshore.types.codec import ApiStruct
+from longshore.types.filters import (
+    Filters,
+    boolean_filter,
+    check_filters,
+    exactly,
+    has_labels,
+    labels_match,
+    matches,
+    until_filter,
+)
 from longshore.types.network import (
     IPAM,
     EndpointSettings,
@@ -38,11 +43,10 @@ from longshore.types.network import (
     NetworkCreateResponse,
     NetworkInspect,
 )
+from longshore.types.timestamp import parse_rfc3339
 
 PREDEFINED = ("bridge", "host", "none")
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
-
-Filters = Mapping[str, Collection[str]]
 
 
 class NetworksPruneResponse(ApiStruct):
@@ -92,9 +96,7 @@ def _refuse_swarm(request: NetworkCreateRequest) -> None:
 
 async def network_list(engine: Engine, filters: Filters) -> list[NetworkInspect]:
     """GET /networks, without the containers on them. Raises InvalidParameter for a bad filter."""
-    for key in filters:
-        if key not in FILTERS:
-            raise InvalidParameter(f"invalid filter '{key}'")
+    check_filters(filters, FILTERS)
     for kind in filters.get("type", ()):
         if kind not in ("builtin", "custom"):
             raise InvalidParameter(f"invalid filter: 'type'='{kind}'")
@@ -119,10 +121,8 @@ async def network_remove(engine: Engine, name: str) -> None:
 
 async def networks_prune(engine: Engine, filters: Filters) -> NetworksPruneResponse:
     """POST /networks/prune: networks of users that no container has anything to do with."""
-    for key in filters:
-        if key not in ("label", "label!", "until"):
-            raise InvalidParameter(f"invalid filter '{key}'")
-    until = [parse_until(value) for value in filters.get("until", ())]
+    check_filters(filters, ("label", "label!", "until"))
+    until = until_filter(filters)
     report = NetworksPruneResponse()
     used = {
         endpoint.NetworkID or name
@@ -130,10 +130,11 @@ async def networks_prune(engine: Engine, filters: Filters) -> NetworksPruneRespo
         for name, endpoint in (container.networks.Networks or {}).items()
     }
     for network in engine.networks.networks():
-        created = time.time() - seconds_since(network.created)
         if network.name in PREDEFINED or {network.id, network.name} & used:
             continue
-        if not _labels_match(network, filters) or any(created >= moment for moment in until):
+        if not labels_match(filters, network.labels):
+            continue
+        if until is not None and parse_rfc3339(network.created) > until:
             continue
         try:
             await engine.networks.remove_network(network)
@@ -288,30 +289,17 @@ def _refuse_foreign_mode(container: Container, network: Network) -> None:
 
 
 def _matches(network: Network, filters: Filters) -> bool:
-    checks: dict[str, Callable[[str], bool]] = {
-        "driver": network.driver.__eq__,
-        "id": network.id.startswith,
-        "name": lambda value: value in network.name,
-        "scope": lambda value: network.scope == value,
-        "type": lambda value: (value == "builtin") == (network.name in PREDEFINED),
-        "dangling": lambda value: (
-            (value.lower() in ("1", "true")) == (not network.endpoints and network.name not in PREDEFINED)
-        ),
-    }
-    for key, check in checks.items():
-        values = filters.get(key)
-        if values and True not in map(check, values):
-            return False
-    return _labels_match(network, filters)
-
-
-def _labels_match(network: Network, filters: Filters) -> bool:
-    def has(wanted: str) -> bool:
-        key, equals, value = wanted.partition("=")
-        return key in network.labels and (not equals or network.labels[key] == value)
-
-    return all(has(wanted) for wanted in filters.get("label", ())) and not any(
-        has(unwanted) for unwanted in filters.get("label!", ())
+    dangling = boolean_filter(filters, "dangling")
+    if dangling is not None and dangling == bool(network.endpoints or network.name in PREDEFINED):
+        return False
+    kind = "builtin" if network.name in PREDEFINED else "custom"
+    return (
+        exactly(filters, "driver", network.driver)
+        and exactly(filters, "scope", network.scope)
+        and exactly(filters, "type", kind)
+        and matches(filters, "id", network.id)
+        and matches(filters, "name", network.name)
+        and has_labels(network.labels, filters.get("label", ()))
     )
 
 

@@ -13,10 +13,10 @@ import logging
 import signal
 from collections.abc import Collection, Mapping
 
-from longshore.containers.container import Container, rfc3339_ns
+from longshore.containers.container import Container
 from longshore.engine.cleanup import mount_rootfs, release_resources
 from longshore.engine.engine import Engine
-from longshore.engine.exit import handle_exit, nanoseconds
+from longshore.engine.exit import handle_exit
 from longshore.engine.health import init_health_monitor
 from longshore.engine.image_mounts import OWNED_NAME, layers_in_use
 from longshore.engine.logging_driver import open_log
@@ -26,6 +26,7 @@ from longshore.engine.remove import container_remove
 from longshore.engine.start import start_container
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.task import Stdio, TaskInfo
+from longshore.types.timestamp import parse_rfc3339, rfc3339_nano
 
 EXIT_UNKNOWN = 255
 """Exit code of a container whose end nobody saw, e.g. through a power cut; Docker's."""
@@ -137,7 +138,7 @@ def _unheard_of(container: Container, task: TaskInfo | None) -> bool:
     """Whether a task ran, or for all anybody knows may have run, and ended without any record of it."""
     if task is None:
         return container.state.Starting
-    return task.status == "stopped" and task.exited_at > nanoseconds(container.state.FinishedAt)
+    return task.status == "stopped" and task.exited_at > parse_rfc3339(container.state.FinishedAt)
 
 
 async def _take_back(engine: Engine, container: Container, task: TaskInfo) -> None:
@@ -175,9 +176,9 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
         code, exited_at = task.exit_code, task.exited_at
     elif container.state.Running and not container.state.Pid:
         # The last daemon died while it dealt with the exit.
-        code, exited_at = container.state.ExitCode, nanoseconds(container.state.FinishedAt)
+        code, exited_at = container.state.ExitCode, parse_rfc3339(container.state.FinishedAt)
     if not container.state.Running:
-        began = rfc3339_ns(exited_at) if exited_at else None  # which nobody knows
+        began = rfc3339_nano(exited_at) if exited_at else None  # which nobody knows
         container.set_running(task.pid if task is not None else 0, began)
     if task is not None and task.status == "stopped":
         streams = engine.streams_of(container)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longshore.containers.container import Container, now, rfc3339_ns
+from longshore.containers.container import Container
 from longshore.errors import EngineError, InvalidParameter
 from longshore.types.stats import (
     BlkioStatEntry,
@@ -22,6 +23,7 @@ from longshore.types.stats import (
     StatsResponse,
     ThrottlingData,
 )
+from longshore.types.timestamp import now, rfc3339_nano
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -34,6 +36,7 @@ INTERVAL = 1.0
 """Seconds between two readings."""
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_machine = (-_TICK, 0)
 
 
 def container_stats(
@@ -59,13 +62,19 @@ async def _readings(
     if stream:
         yield before
     while not container.removed:
-        await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(until_next() if stream else INTERVAL)
         reading = await read_stats(engine, container)
         reading.precpu_stats, reading.preread = before.cpu_stats, before.read
         yield reading
         if not stream:
             return
         before = reading
+
+
+def until_next() -> float:
+    """Seconds until all who watch read again: at one moment, which costs least, but not at once."""
+    left = INTERVAL - time.monotonic() % INTERVAL
+    return left if left > INTERVAL / 2 else left + INTERVAL
 
 
 async def read_stats(engine: Engine, container: Container) -> StatsResponse:
@@ -96,7 +105,7 @@ def describe(metrics: Metrics, host: HostFacts) -> StatsResponse:
     return StatsResponse(
         name="",
         id="",
-        read=rfc3339_ns(metrics.read_at) if metrics.read_at else now(),
+        read=rfc3339_nano(metrics.read_at) if metrics.read_at else now(),
         pids_stats=PidsStats(metrics.pids, metrics.pids_limit),
         blkio_stats=_blkio(metrics, all_lists=first),
         cpu_stats=CPUStats(
@@ -126,9 +135,16 @@ def _blkio(metrics: Metrics, *, all_lists: bool) -> BlkioStats:
 
 
 def system_cpu_usage() -> int:
-    """Nanoseconds of CPU time that the machine has spent, idle time included (proc(5), /proc/stat)."""
-    line = Path("/proc/stat").read_text().partition("\n")[0]
-    return sum(int(field) for field in line.split()[1:8]) * _TICK
+    """Nanoseconds of CPU time that the machine has spent, idle time included (proc(5), /proc/stat).
+
+    The kernel counts in ticks: who asks again within one gets the same answer.
+    """
+    global _machine  # noqa: PLW0603
+    now_ns = time.monotonic_ns()
+    if now_ns - _machine[0] >= _TICK:
+        line = Path("/proc/stat").read_text().partition("\n")[0]
+        _machine = (now_ns, sum(int(field) for field in line.split()[1:8]) * _TICK)
+    return _machine[1]
 
 
 def interface_stats(path: Path) -> dict[str, InterfaceStats] | None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
 
 from longshore.engine.engine import Engine
+from longshore.types.filters import Filters
 from longshore.types.volume import (
     Volume,
     VolumeCreateRequest,
     VolumeListResponse,
     VolumesPruneResponse,
 )
-
-Filters = Mapping[str, Collection[str]]
 
 
 async def volume_create(engine: Engine, request: VolumeCreateRequest) -> Volume:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from longshore.errors import InvalidParameter
 from longshore.images.reference import Reference
 from longshore.images.store import Image
 from longshore.types.codec import convert, to_plain
 from longshore.types.container import Config
+from longshore.types.filters import Filters, boolean_filter, check_filters, labels_match, until_filter
 from longshore.types.image import (
     DriverData,
     ImageHistoryItem,
@@ -20,10 +18,11 @@ from longshore.types.image import (
     ImageSummary,
     RootFS,
 )
+from longshore.types.timestamp import SECOND, parse_rfc3339
 
 if TYPE_CHECKING:
     from longshore.images.remove import InUse
-    from longshore.images.service import Filters, ImageService
+    from longshore.images.service import ImageService
 
 _FILTERS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
 
@@ -131,7 +130,7 @@ def history(service: ImageService, image: Image) -> list[ImageHistoryItem]:
     items = []
     for step in image.history:
         size = sizes.pop() if sizes and not step.get("empty_layer") else 0
-        created = seconds(step.get("created") or "")
+        created = parse_rfc3339(step.get("created") or "") // SECOND
         by = step.get("created_by") or ""
         items.append(ImageHistoryItem(step.get("comment") or "", created, by, "<missing>", size, None))
     items.reverse()
@@ -172,7 +171,7 @@ def summaries(
         found.append(
             ImageSummary(
                 Containers=len(in_use(image.id)) if in_use else -1,
-                Created=seconds(image.created),
+                Created=parse_rfc3339(image.created) // SECOND,
                 Id=image.id,
                 Labels=image.config.get("Labels"),
                 ParentId=service.images.parent(image.id),
@@ -189,15 +188,14 @@ def summaries(
 class _Selection:
     def __init__(self, service: ImageService, filters: Filters) -> None:
         self._dangling = boolean_filter(filters, "dangling")
-        self._labels = filters.get("label") or []
-        self._without = filters.get("label!") or []
+        self._filters = filters
         self._patterns = filters.get("reference") or []
         self._before = min((_created(service, name) for name in filters.get("before") or []), default=None)
         self._since = max((_created(service, name) for name in filters.get("since") or []), default=None)
         self._until = until_filter(filters)
 
     def takes(self, image: Image, references: list[Reference]) -> bool:
-        created = nanoseconds(image.created)
+        created = parse_rfc3339(image.created)
         if self._dangling is not None and self._dangling != (not any(each.tag for each in references)):
             return False
         if self._before is not None and created >= self._before:
@@ -206,19 +204,12 @@ class _Selection:
             return False
         if self._until is not None and created > self._until:
             return False
-        if not labels_match(image.labels, self._labels, self._without):
+        if not labels_match(self._filters, image.labels):
             return False
         return not self._patterns or any(self.shows(each) for each in references)
 
     def shows(self, reference: Reference) -> bool:
         return not self._patterns or any(familiar_match(pattern, reference) for pattern in self._patterns)
-
-
-def labels_match(labels: dict[str, str], wanted: list[str], unwanted: list[str]) -> bool:
-    """Whether all of `wanted` (`key` or `key=value`) are there, and not any of `unwanted`."""
-    return all(_has_label(labels, each) for each in wanted) and not any(
-        _has_label(labels, each) for each in unwanted
-    )
 
 
 def familiar_match(pattern: str, reference: Reference) -> bool:
@@ -233,74 +224,8 @@ def split_references(references: list[Reference]) -> tuple[list[str], list[str]]
     return tags, [each.familiar for each in references if each.digest]
 
 
-def check_filters(filters: Filters, known: frozenset[str]) -> None:
-    """Raises InvalidParameter for a filter that is not known."""
-    for name in filters:
-        if name not in known:
-            raise InvalidParameter(f"invalid filter '{name}'")
-
-
-def boolean_filter(filters: Filters, name: str) -> bool | None:
-    """The filter's one value. Raises InvalidParameter."""
-    values = set(filters.get(name) or [])
-    if not values:
-        return None
-    if values <= {"1", "true", "True", "TRUE"}:
-        return True
-    if values <= {"0", "false", "False", "FALSE"}:
-        return False
-    raise InvalidParameter(f"invalid filter '{name}=[{' '.join(sorted(values))}]'")
-
-
-def until_filter(filters: Filters) -> int | None:
-    """Nanoseconds since the epoch of the one `until` value: a time, or a duration before now."""
-    values = filters.get("until") or []
-    if not values:
-        return None
-    if len(values) > 1:
-        raise InvalidParameter("more than one until filter specified")
-    text = values[0]
-    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-        ago = timedelta(seconds=sum(float(number) * units[unit] for number, unit in parts))
-        return int((datetime.now(UTC) - ago).timestamp() * 1e9)
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return int(float(text) * 1e9)
-    moment = nanoseconds(text)
-    if moment == 0:
-        raise InvalidParameter(f"failed to parse value as time or duration: {text!r}")
-    return moment
-
-
-def nanoseconds(moment: str) -> int:
-    """An RFC 3339 time as nanoseconds since the epoch; 0 if it is none."""
-    match = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?))?(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?", moment
-    )
-    if match is None:
-        return 0
-    date, clock, fraction, zone = match.groups()
-    offset = "+00:00" if zone in (None, "Z", "z") else zone
-    try:
-        whole = int(datetime.fromisoformat(f"{date}T{clock or '00:00:00'}{offset}").timestamp())
-    except (ValueError, OverflowError):
-        return 0
-    return whole * 10**9 + int((fraction or "0")[:9].ljust(9, "0"))
-
-
-def seconds(moment: str) -> int:
-    """An RFC 3339 time as seconds since the epoch."""
-    return nanoseconds(moment) // 10**9
-
-
 def _created(service: ImageService, name: str) -> int:
-    return nanoseconds(service.resolve(name).created)
-
-
-def _has_label(labels: dict[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
+    return parse_rfc3339(service.resolve(name).created)
 
 
 def _glob(pattern: str, text: str) -> bool:

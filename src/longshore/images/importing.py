@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 import msgspec
@@ -15,6 +14,7 @@ from longshore.images.store import ImageStore
 from longshore.layers.store import LayerStore
 from longshore.types.codec import to_plain
 from longshore.types.container import Config
+from longshore.types.timestamp import now
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -67,8 +67,3 @@ def host_architecture() -> str:
     """This machine's, by the name Go has for it."""
     machine = os.uname().machine
     return _ARCHITECTURES.get(machine, machine)
-
-
-def now() -> str:
-    """The time as Go writes it: RFC 3339, UTC, microseconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from longshore.errors import Conflict, EngineError, NotFound
-from longshore.images import describe
 from longshore.images.reference import Reference, parse_any
+from longshore.types.filters import Filters, boolean_filter, check_filters, labels_match, until_filter
 from longshore.types.image import ImageDeleteItem, ImagesPruneReport
+from longshore.types.timestamp import parse_rfc3339
 
 if TYPE_CHECKING:
-    from longshore.images.service import Filters, ImageService
+    from longshore.images.service import ImageService
 
 
 class Use(NamedTuple):
@@ -71,10 +72,9 @@ def delete(
 
 def prune(service: ImageService, filters: Filters, in_use: InUse) -> ImagesPruneReport:
     """POST /images/prune."""
-    describe.check_filters(filters, _PRUNE_FILTERS)
-    dangling_only = describe.boolean_filter(filters, "dangling") is not False
-    until = describe.until_filter(filters)
-    wanted, unwanted = filters.get("label") or [], filters.get("label!") or []
+    check_filters(filters, _PRUNE_FILTERS)
+    dangling_only = boolean_filter(filters, "dangling") is not False
+    until = until_filter(filters)
     items: list[ImageDeleteItem] = []
     before = {layer.chain_id: layer.size for layer in service.layers.layers()}
     for image in service.images.all():
@@ -83,9 +83,9 @@ def prune(service: ImageService, filters: Filters, in_use: InUse) -> ImagesPrune
             continue
         if dangling_only and _tags(references):
             continue
-        if until is not None and describe.nanoseconds(image.created) > until:
+        if until is not None and parse_rfc3339(image.created) > until:
             continue
-        if not describe.labels_match(image.labels, wanted, unwanted):
+        if not labels_match(filters, image.labels):
             continue
         removal = _Removal(service, in_use)
         try:

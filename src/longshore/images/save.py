@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from longshore.images.describe import seconds
 from longshore.images.reference import Reference
 from longshore.images.store import Image, ImageStore
 from longshore.layers.store import Layer, LayerStore
+from longshore.types.timestamp import SECOND, parse_rfc3339
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -35,7 +35,7 @@ def save_images(
     archive.directory("blobs/")
     archive.directory("blobs/sha256/")
     for image, references in selected:
-        created = seconds(image.created)
+        created = parse_rfc3339(image.created) // SECOND
         chain = _chain(images.layer(image.id))
         for layer in chain:
             if layer.diff_id not in written:

@@ -18,6 +18,7 @@ from longshore.images.remove import InUse
 from longshore.images.save import save_images
 from longshore.images.store import Image, ImageStore
 from longshore.layers.store import LayerStore
+from longshore.types.filters import Filters
 from longshore.types.image import (
     ImageDeleteItem,
     ImageHistoryItem,
@@ -25,9 +26,6 @@ from longshore.types.image import (
     ImagesPruneReport,
     ImageSummary,
 )
-
-Filters = dict[str, list[str]]
-"""As the API's `filters` parameter: name to values."""
 
 
 class ImageService:

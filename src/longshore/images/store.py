@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from longshore.errors import InvalidParameter, NotFound
 from longshore.layers.layerdb import DIGEST
 from longshore.layers.store import Layer, LayerStore, chain_id
 from longshore.linux.files import remove_temporaries, sync_directory, write_atomically
+from longshore.types.timestamp import ZERO_TIME, now
 
 
 class Image:
@@ -171,16 +170,14 @@ class ImageStore:
 
     def touch(self, id: str) -> None:
         """Record that the image was tagged now."""
-        now = time.time_ns()
-        text = datetime.fromtimestamp(now // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        self._write(id, "lastUpdated", f"{text}.{now % 10**9:09}Z")
+        self._write(id, "lastUpdated", now())
 
     def last_updated(self, id: str) -> str:
         """When it was last tagged, RFC 3339; Go's zero time if never."""
         try:
             return (self._metadata / id[7:] / "lastUpdated").read_text()
         except FileNotFoundError:
-            return "0001-01-01T00:00:00Z"
+            return ZERO_TIME
 
     def _set_parent(self, id: str, parent: str) -> None:
         if parent:

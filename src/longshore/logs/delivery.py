@@ -11,8 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
+from longshore.logs.lines import PIECE
 from longshore.logs.local import LocalDriver
 from longshore.logs.logfile import LogFile
 from longshore.logs.messages import Message, MessageCutter
@@ -39,6 +39,11 @@ class Patience:
         self._closing.set()
 
     @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    @property
     def closing(self) -> bool:
         """Whether the run has ended."""
         return self._closing.is_set()
@@ -46,26 +51,34 @@ class Patience:
     def wait(self, seconds: float) -> bool:
         """Wait before trying again, less if the run ends. False if there is no time left to try."""
         if self.closing:
-            time.sleep(max(0.0, min(seconds, self._deadline - time.monotonic())))
+            time.sleep(min(seconds, self.left))
         else:
             self._closing.wait(seconds)
         return time.monotonic() < self._deadline
 
 
-class Sender(Protocol):
+class Sender:
     """The protocol of a driver. All but `abort` is called by one thread at a time."""
 
-    interval: float | None
-    """Seconds after which `send` is called though nothing is new; None is never."""
+    piece = PIECE
+    """Bytes of a line from which on it is sent in pieces of that size."""
+    limit: QueueLimit | None = None
+    """How much may wait to be sent, if it is not the default."""
+
+    def due(self) -> float | None:
+        """Seconds after which `send` is to be called though nothing is new; None is never."""
+        return None
 
     def connect(self) -> None:
-        """Reach the peer. Raises OSError, worded as Go words it."""
+        """Reach the peer, before the container starts. Raises OSError, worded as Go words it."""
+        raise NotImplementedError
 
     def send(self, messages: Sequence[Message], patience: Patience) -> None:
         """Send in order, reconnecting where the protocol allows for it. OSError: they, or some, are lost."""
+        raise NotImplementedError
 
     def finish(self, patience: Patience) -> None:
-        """Send what was held back."""
+        """Send what was held back. Raises OSError."""
 
     def abort(self) -> None:
         """Break off whatever the sender is waiting for, and close; called by another thread."""
@@ -89,6 +102,7 @@ class RemoteDriver:
 
     def __init__(self, name: str, sender: Sender, limit: QueueLimit, cache: LocalDriver | None) -> None:
         self.name = name
+        self.piece = sender.piece
         self.file: LogFile | None = cache.file if cache else None
         self.on_room: Callable[[], None] | None = None
         self.dropped = 0
@@ -148,7 +162,7 @@ class RemoteDriver:
         """The next messages, none of them if it was the interval that passed; None at the end."""
         with self._changed:
             if not self._queue and not self._closed:
-                self._changed.wait_for(lambda: bool(self._queue) or self._closed, self._sender.interval)
+                self._changed.wait_for(lambda: bool(self._queue) or self._closed, self._sender.due())
             if not self._queue:
                 return None if self._closed else []
             was_full = self.is_full()

@@ -21,6 +21,8 @@ class LogDriver(Protocol):
     name: str
     file: LogFile | None
     """Where the log can be read back from; None if this driver cannot be read."""
+    piece: int
+    """Bytes of a line from which on it is kept in pieces of that size."""
 
     def log(self, stream: str, block: bytes, time_ns: int, partial: bool) -> None:
         """Keep `block`: whole lines, each with its newline, or, if `partial`, a piece of a line without.
@@ -56,7 +58,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "json-file": _JSON_FILE_OPTIONS,
     "local": frozenset(["max-file", "max-size", "compress"]),
 }
-_REMOTE = ("fluentd", "gelf", "journald", "syslog")
+_REMOTE = ("fluentd", "gelf", "journald", "splunk", "syslog")
 _DEFAULT_BUFFER = 1_000_000
 
 
@@ -142,10 +144,11 @@ def _open_remote(name: str, options: Mapping[str, str], info: LogInfo) -> LogDri
     except BaseException:
         sender.abort()
         raise
-    size = options.get("max-buffer-size")
-    capacity = parse_binary_size(size) if size else DEFAULT_CAPACITY
-    lossy = options.get("mode") == "non-blocking"
-    return RemoteDriver(name, sender, QueueLimit(capacity, lossy=lossy), cache)
+    limit = sender.limit or QueueLimit(DEFAULT_CAPACITY)
+    if options.get("mode") == "non-blocking":
+        size = options.get("max-buffer-size")
+        limit = QueueLimit(parse_binary_size(size) if size else _DEFAULT_BUFFER, lossy=True)
+    return RemoteDriver(name, sender, limit, cache)
 
 
 def _remote(name: str) -> Any:

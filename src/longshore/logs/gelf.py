@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from longshore.errors import InvalidParameter
-from longshore.logs.delivery import Patience
+from longshore.logs.delivery import Patience, Sender
 from longshore.logs.dial import Address, dial, hang_up, is_transport_url, parse_url
 from longshore.logs.info import LogInfo, extra_attributes, parse_tag
 from longshore.logs.messages import Message
@@ -48,10 +48,8 @@ def open_sender(options: Mapping[str, str], info: LogInfo) -> GelfSender:
     return GelfSender(options, info)
 
 
-class GelfSender:
+class GelfSender(Sender):
     """Sends each message as a JSON object."""
-
-    interval: float | None = None
 
     def __init__(self, options: Mapping[str, str], info: LogInfo) -> None:
         """Raises InvalidParameter for a bad tag or expression."""
@@ -93,9 +91,6 @@ class GelfSender:
                 self._send_stream(data + b"\0", patience)
             else:
                 self._send_datagrams(self._compress(data))
-
-    def finish(self, patience: Patience) -> None:
-        """See Sender."""
 
     def abort(self) -> None:
         """See Sender."""

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from longshore.errors import System
-from longshore.logs.delivery import Patience
+from longshore.logs.delivery import Patience, Sender
 from longshore.logs.dial import Address, dial, hang_up
 from longshore.logs.info import LogInfo, extra_attributes, parse_tag
-from longshore.logs.jsonfile import rfc3339_nano
 from longshore.logs.messages import Message
+from longshore.types.timestamp import rfc3339_nano
 
 OPTIONS = frozenset(["labels", "labels-regex", "env", "env-regex", "tag"])
 SOCKET = Path("/run/systemd/journal/socket")
@@ -34,10 +34,8 @@ def open_sender(options: Mapping[str, str], info: LogInfo) -> JournaldSender:
     return JournaldSender(options, info)
 
 
-class JournaldSender:
+class JournaldSender(Sender):
     """Sends each message as one entry, a datagram, or a sealed memory file if it is too large for one."""
-
-    interval: float | None = None
 
     def __init__(self, options: Mapping[str, str], info: LogInfo, path: Path = SOCKET) -> None:
         """Raises InvalidParameter for a bad tag or expression, System where there is no journal."""
@@ -81,9 +79,6 @@ class JournaldSender:
             assert self._connection is not None
             _send_entry(self._connection, entry)
 
-    def finish(self, patience: Patience) -> None:
-        """See Sender."""
-
     def abort(self) -> None:
         """See Sender."""
         hang_up(self._connection)
@@ -95,7 +90,7 @@ class JournaldSender:
             _field("PRIORITY", _PRIORITY.get(message.stream, _INFO)),
             self._common,
             _field("CONTAINER_LOG_ORDINAL", b"%d" % self._ordinal),
-            _field("SYSLOG_TIMESTAMP", rfc3339_nano(message.time_ns)),
+            _field("SYSLOG_TIMESTAMP", rfc3339_nano(message.time_ns).encode()),
         ]
         if (piece := message.partial) is not None:
             parts.append(_field("CONTAINER_PARTIAL_ID", piece.id.encode()))

@@ -5,20 +5,22 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import time
 from collections.abc import Mapping
 
 import msgspec
 
 from longshore.logs.info import LogInfo, extra_attributes
+from longshore.logs.lines import PIECE
 from longshore.logs.logfile import LogFile
 from longshore.logs.options import Rotation, parse_rotation
+from longshore.types.timestamp import rfc3339_nano
 
 
 class JsonFileDriver:
     """Writes `{"log":"…\\n","stream":"stdout","time":"…"}` lines, whole chunks of them at a time."""
 
     name = "json-file"
+    piece = PIECE
 
     def __init__(self, file: LogFile, attributes: Mapping[str, str]) -> None:
         self.file: LogFile | None = file
@@ -35,7 +37,8 @@ class JsonFileDriver:
 
     def log(self, stream: str, block: bytes, time_ns: int, partial: bool) -> None:
         """See LogDriver."""
-        end = b'","stream":"%b"%b,"time":"%b"}\n' % (stream.encode(), self._attributes, rfc3339_nano(time_ns))
+        moment = rfc3339_nano(time_ns).encode()
+        end = b'","stream":"%b"%b,"time":"%b"}\n' % (stream.encode(), self._attributes, moment)
         escaped = escape(block)
         if partial:
             record = b'{"log":"' + escaped + end
@@ -95,26 +98,3 @@ def _replace_one_byte(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("longshore-ufffd", _replace_one_byte)
-
-_second = (-1, "")
-
-
-def rfc3339_nano(time_ns: int) -> bytes:
-    """Go's time.RFC3339Nano in UTC: the fraction without its trailing zeros."""
-    fraction = f"{time_ns % 1_000_000_000:09d}".rstrip("0")
-    return f"{_seconds(time_ns)}{'.' if fraction else ''}{fraction}Z".encode()
-
-
-def rfc3339_fixed(time_ns: int) -> str:
-    """The same with nine digits always, which makes times sort as text."""
-    return f"{_seconds(time_ns)}.{time_ns % 1_000_000_000:09d}Z"
-
-
-def _seconds(time_ns: int) -> str:
-    global _second  # noqa: PLW0603
-    second = time_ns // 1_000_000_000
-    known = _second
-    if known[0] != second:
-        known = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-        _second = known
-    return known[1]

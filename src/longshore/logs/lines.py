@@ -11,23 +11,24 @@ PIECE = 16 * 1024
 class LineSplitter:
     """Cuts one stream. Holds back the unfinished last line until its end, or the stream's, comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, piece: int = PIECE) -> None:
+        self._piece = piece
         self._rest = b""
 
     def feed(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
         """Yield (block, partial) as LogDriver.log takes them."""
         data = self._rest + chunk if self._rest else chunk
-        start = position = 0
-        while len(data) - position >= PIECE:
-            newline = data.rfind(b"\n", position, position + PIECE)
+        start, position, piece = 0, 0, self._piece
+        while len(data) - position >= piece:
+            newline = data.rfind(b"\n", position, position + piece)
             if newline >= 0:
                 position = newline + 1
                 continue
             # The line at `position` is a long one: what came before goes out whole, then its first piece.
             if position > start:
                 yield data[start:position], False
-            yield data[position : position + PIECE], True
-            start = position = position + PIECE
+            yield data[position : position + piece], True
+            start = position = position + piece
         end = data.rfind(b"\n", position) + 1 or position
         if end > start:
             yield data[start:end], False

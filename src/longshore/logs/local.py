@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from longshore.errors import InvalidParameter
 from longshore.logs.info import LogInfo
-from longshore.logs.jsonfile import rfc3339_fixed
+from longshore.logs.lines import PIECE
 from longshore.logs.logfile import LogFile
 from longshore.logs.options import Rotation, parse_bool, parse_decimal_size, parse_int
 from longshore.logs.records import Record
+from longshore.types.timestamp import rfc3339_fixed
 
 _DEFAULT_SIZE = 20_000_000
 _DEFAULT_FILES = 5
@@ -29,6 +30,7 @@ class LocalDriver:
     """Writes LogEntry records."""
 
     name = "local"
+    piece = PIECE
 
     def __init__(self, file: LogFile) -> None:
         self.file: LogFile | None = file

@@ -42,8 +42,8 @@ class Output:
     ) -> None:
         """`fds` are non-blocking read ends, owned from here on. `on_end` is called on the pump's thread once
         all of them have ended and been closed, or were abandoned."""
-        self.sources = [_Source(fd, stream, self) for stream, fd in fds]
         self.log = log
+        self.sources = [_Source(fd, stream, self) for stream, fd in fds]
         self.audience = audience
         self.on_end = on_end
         self.failed = False
@@ -61,7 +61,7 @@ class _Source:
         self.fd = fd
         self.stream = stream
         self.output = output
-        self.splitter = LineSplitter()
+        self.splitter = LineSplitter(output.log.piece) if output.log is not None else LineSplitter()
         self.paused = False
 
 

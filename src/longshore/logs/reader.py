@@ -14,9 +14,11 @@ import msgspec
 from longshore.errors import NotImplementedHere
 from longshore.logs.cursor import Cursor
 from longshore.logs.driver import LogDriver
-from longshore.logs.jsonfile import rfc3339_fixed
 from longshore.logs.logfile import LogFile
 from longshore.logs.records import Record, format_of
+from longshore.types.timestamp import rfc3339_fixed
+
+_CHUNK = 64 * 1024
 
 
 class LogSource(msgspec.Struct, frozen=True):
@@ -60,12 +62,20 @@ async def read_logs(
         alarm = _Alarm()
         if live is not None and options.follow:
             undo.enter_context(live.watch(alarm.ring))
-        cursor = await asyncio.to_thread(Cursor, path, live, form, options.tail, options.follow)
-        undo.callback(cursor.close)
+        cursor: Cursor | None = None
 
         def step() -> tuple[bool, bytes]:
-            data = cursor.read()
-            return bool(data), renderer.render(form.decode(data)) if data else b""
+            nonlocal cursor
+            if cursor is None:
+                cursor = Cursor(path, live, form, options.tail, options.follow)
+                undo.callback(cursor.close)
+            chunk = b""
+            # A short log is done with in one visit to a thread.
+            while len(chunk) < _CHUNK and not renderer.finished:
+                if not (data := cursor.read()):
+                    return False, chunk
+                chunk += renderer.render(form.decode(data))
+            return True, chunk
 
         while not renderer.finished:
             closed = live is None or live.closed
@@ -79,7 +89,12 @@ async def read_logs(
                 break
             if not await alarm.wait(options.until):
                 return
-        if closed and not renderer.finished and (last := renderer.render(form.decode(cursor.rest()))):
+        if (
+            closed
+            and cursor
+            and not renderer.finished
+            and (last := renderer.render(form.decode(cursor.rest())))
+        ):
             yield last
 
 

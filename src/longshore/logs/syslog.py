@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from longshore.errors import InvalidParameter
-from longshore.logs.delivery import Patience
+from longshore.logs.delivery import Patience, Sender
 from longshore.logs.dial import Address, client_context, dial, hang_up, is_transport_url, parse_url
 from longshore.logs.info import LogInfo, parse_tag
 from longshore.logs.messages import Message
@@ -77,10 +77,8 @@ def open_sender(options: Mapping[str, str], info: LogInfo) -> SyslogSender:
     return SyslogSender(options, info)
 
 
-class SyslogSender:
+class SyslogSender(Sender):
     """Sends each message as one datagram, or one frame of a stream."""
-
-    interval: float | None = None
 
     def __init__(self, options: Mapping[str, str], info: LogInfo) -> None:
         """Raises InvalidParameter and OSError."""
@@ -122,9 +120,6 @@ class SyslogSender:
             self.connect()
             assert self._connection is not None
             self._connection.sendall(data)
-
-    def finish(self, patience: Patience) -> None:
-        """See Sender."""
 
     def abort(self) -> None:
         """See Sender."""

@@ -6,7 +6,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from ipaddress import IPv4Interface, ip_interface
 
 from longshore.errors import Forbidden, InvalidParameter, NotFound
@@ -26,6 +25,7 @@ from longshore.network.network import (
     NetworkRecord,
     flag,
 )
+from longshore.types.timestamp import now
 
 PREDEFINED = ("bridge", "host", "none")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -129,8 +129,7 @@ def resolve_record(
 
 
 def _record(name: str, driver: str) -> NetworkRecord:
-    created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "000Z")
-    return NetworkRecord(id=secrets.token_hex(32), name=name, driver=driver, created=created)
+    return NetworkRecord(id=secrets.token_hex(32), name=name, driver=driver, created=now())
 
 
 def _pools(record: NetworkRecord, asked: Sequence[IPAMPool]) -> list[IPAMPool]:

@@ -65,13 +65,12 @@ def encode(value: object) -> bytes:
 def to_plain(value: object) -> Any:
     """Structs to dictionaries, with omitempty applied; other values as they are."""
     if isinstance(value, msgspec.Struct):
-        omit: frozenset[str] = getattr(value, "_omitempty", frozenset())
         plain = {}
-        for attribute, key, kind in _field_names(type(value)):
+        for attribute, key, kind, omitempty, is_plain in _field_plans(type(value)):
             item = getattr(value, attribute)
-            if not item and attribute in omit and not _is_set_pointer(item, kind):
+            if omitempty and not item and not _is_set_pointer(item, kind):
                 continue
-            plain[key] = to_plain(item)
+            plain[key] = item if is_plain else to_plain(item)
         return plain
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
@@ -86,8 +85,19 @@ def _is_set_pointer(item: object, kind: Any) -> bool:
 
 
 @cache
-def _field_names(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
-    return tuple((field.name, field.encode_name, field.type) for field in msgspec.structs.fields(kind))
+def _field_plans(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any, bool, bool], ...]:
+    """Attribute, key, type, whether it has omitempty, and whether its values are plain as they are."""
+    omit: frozenset[str] = getattr(kind, "_omitempty", frozenset())
+    return tuple(
+        (field.name, field.encode_name, field.type, field.name in omit, _is_plain(field.type))
+        for field in msgspec.structs.fields(kind)
+    )
+
+
+def _is_plain(kind: Any) -> bool:
+    if typing.get_origin(kind) in (typing.Union, UnionType):
+        return all(_is_plain(each) for each in typing.get_args(kind))
+    return kind in (str, int, float, bool, type(None))
 
 
 @cache

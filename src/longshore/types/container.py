@@ -12,9 +12,7 @@ from longshore.types.codec import ApiStruct, names
 from longshore.types.mount import Mount, MountPoint
 from longshore.types.network import EndpointSettings, PortBinding
 from longshore.types.resources import Resources
-
-ZERO_TIME = "0001-01-01T00:00:00Z"
-"""Go's zero time.Time, which Docker answers for "never"."""
+from longshore.types.timestamp import ZERO_TIME
 
 StrSlice = list[str] | str | None
 """A list of words; a bare string is accepted as a list of one."""

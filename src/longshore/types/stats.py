@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from longshore.types.codec import ApiStruct, names
-from longshore.types.container import ZERO_TIME, RestartPolicy
+from longshore.types.container import RestartPolicy
 from longshore.types.resources import Resources
+from longshore.types.timestamp import ZERO_TIME
 
 
 class UpdateRequest(Resources):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from longshore.linux.files import write_atomically
+from longshore.types.timestamp import SECOND, rfc3339_nano
 
 # dockerd's options of a local volume: <volume>/opts.json
 _OPTIONS = {"type": "MountType", "o": "MountOpts", "device": "MountDevice"}
@@ -36,7 +36,7 @@ def load(directory: Path) -> VolumeRecord:
     try:
         entry = msgspec.json.decode((directory / _OURS).read_bytes(), type=VolumeRecord)
     except FileNotFoundError:
-        born = datetime.fromtimestamp(directory.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        born = rfc3339_nano(int(directory.stat().st_mtime) * SECOND)
         entry = VolumeRecord(directory.name, born)
     entry.name = directory.name
     if not entry.options and (directory / "opts.json").exists():

@@ -9,15 +9,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
 import msgspec
 
 from longshore.errors import Conflict, InvalidParameter, NotFound, System
+from longshore.types.filters import (
+    Filters,
+    boolean_filter,
+    check_filters,
+    exactly,
+    has_labels,
+    labels_match,
+    matches,
+)
+from longshore.types.timestamp import SECOND, rfc3339_nano
 from longshore.types.volume import UsageData, Volume
 from longshore.volumes import record
 from longshore.volumes.local import LocalMount, check_options
@@ -99,19 +109,21 @@ class VolumeService:
         """Raises NotFound."""
         return self._describe(self._record(name))
 
-    def list(self, filters: Mapping[str, Iterable[str]] | None = None) -> list[Volume]:
+    def list(self, filters: Filters | None = None) -> list[Volume]:
         """All volumes that match `filters` (dangling, driver, label, name), by name.
 
         Raises InvalidParameter for another filter or a value of dangling that is no boolean.
         """
-        known = {"dangling", "driver", "label", "name"}
-        wanted = {key: list(values) for key, values in (filters or {}).items()}
-        if strange := wanted.keys() - known:
-            raise InvalidParameter(f"invalid filter '{min(strange)}'")
+        filters = filters or {}
+        check_filters(filters, ("dangling", "driver", "label", "name"))
+        dangling = boolean_filter(filters, "dangling")
         return [
             self._describe(entry)
-            for _, entry in sorted(self._records.items())
-            if self._matches(entry, wanted)
+            for name, entry in sorted(self._records.items())
+            if exactly(filters, "driver", "local")
+            and matches(filters, "name", name)
+            and has_labels(entry.labels or {}, filters.get("label", ()))
+            and (dangling is None or dangling != bool(self.references(name)))
         ]
 
     def remove(self, name: str, *, force: bool = False) -> None:
@@ -136,23 +148,20 @@ class VolumeService:
             raise System(f"remove {name}: {exc}") from exc
         self._on_event("destroy", name, {"driver": "local"})
 
-    def prune(self, filters: Mapping[str, Iterable[str]] | None = None) -> tuple[Sequence[str], int]:
+    def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """Remove what no container refers to: anonymous volumes, or all with the filter `all`.
 
         Filters: all, label, label!. Returns names and bytes freed. Raises InvalidParameter.
         """
-        wanted = {key: list(values) for key, values in (filters or {}).items()}
-        if strange := wanted.keys() - {"all", "label", "label!"}:
-            raise InvalidParameter(f"invalid filter '{min(strange)}'")
-        everything = _boolean_filter("all", wanted.get("all", ["false"]))
+        filters = filters or {}
+        check_filters(filters, ("all", "label", "label!"))
+        everything = boolean_filter(filters, "all")
         deleted, freed = [], 0
         for name, entry in sorted(self._records.items()):
             labels = entry.labels or {}
             if self.references(name) or not (everything or ANONYMOUS_LABEL in labels):
                 continue
-            if not _has_labels(labels, wanted.get("label", [])):
-                continue
-            if wanted.get("label!") and _has_labels(labels, wanted["label!"]):
+            if not labels_match(filters, labels):
                 continue
             size = 0 if entry.options else directory_size(self._data(name))
             with suppress(Conflict, NotFound):  # taken or removed in between
@@ -225,7 +234,7 @@ class VolumeService:
         directory = self._root / name
         entry = record.VolumeRecord(
             name=name,
-            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=rfc3339_nano(int(time.time()) * SECOND),
             labels=labels or None,
             options=options,
         )
@@ -271,17 +280,6 @@ class VolumeService:
             Options=entry.options or None,
         )
 
-    def _matches(self, entry: record.VolumeRecord, wanted: Mapping[str, Sequence[str]]) -> bool:
-        if "dangling" in wanted and _boolean_filter("dangling", wanted["dangling"]) == bool(
-            self.references(entry.name)
-        ):
-            return False
-        if wanted.get("driver") and "local" not in wanted["driver"]:
-            return False
-        if wanted.get("name") and not any(_name_matches(part, entry.name) for part in wanted["name"]):
-            return False
-        return _has_labels(entry.labels or {}, wanted.get("label", []))
-
 
 def directory_size(path: Path) -> int:
     """Bytes of the files below `path`, hard links counted once."""
@@ -302,29 +300,3 @@ def directory_size(path: Path) -> int:
 def _walk(path: Path) -> Iterable[tuple[Path, list[str], list[str]]]:
     for directory, directories, files in os.walk(path):
         yield Path(directory), directories, files
-
-
-def _boolean_filter(name: str, values: Iterable[str]) -> bool:
-    meaning = {value.lower() in ("1", "t", "true") for value in values}
-    if (
-        any(value.lower() not in ("1", "t", "true", "0", "f", "false") for value in values)
-        or len(meaning) > 1
-    ):
-        raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
-    return True in meaning
-
-
-def _has_labels(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
-    for text in wanted:
-        key, equals, value = text.partition("=")
-        if key not in labels or (equals and labels[key] != value):
-            return False
-    return True
-
-
-def _name_matches(pattern: str, name: str) -> bool:
-    # Docker's filter: a regular expression where it is one, else a part of the name.
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return pattern in name

@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 
 from google.protobuf.message import Message
 
-from longshore.errors import System
-from longshore.runtime.containerd.client import nanoseconds
+from longshore.errors import NotFound, System
+from longshore.runtime.containerd.client import Client, nanoseconds
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 from longshore.runtime.containerd.proto import metrics_pb2 as cgroup
 from longshore.runtime.task import Metrics
 
 # Those fields of MemoryStatV2 that are not lines of memory.stat but files of their own.
 _NOT_STAT = ("usage", "usage_limit")
+_GATHERING = 0.002
+"""Seconds within which questions become one."""
+
+
+class MetricsReader:
+    """Asks containerd for metrics, once for all containers that are asked for at about the same moment.
+
+    A call costs more than the numbers in it, and those who watch a crowd want all of it each second.
+    """
+
+    def __init__(self, client: Callable[[], Awaitable[Client]]) -> None:
+        self._client = client
+        self._wanted: dict[str, asyncio.Future[Metrics]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def read(self, id: str) -> Metrics:
+        """What the container uses. Raises NotFound if it does not run, System, Unavailable."""
+        loop = asyncio.get_running_loop()
+        if not self._wanted:
+            loop.call_later(_GATHERING, self._ask)
+        found = self._wanted.setdefault(id, loop.create_future())
+        return await asyncio.shield(found)
+
+    def _ask(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        asking = asyncio.create_task(self._answer(wanted), name="containerd-metrics")
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _answer(self, wanted: dict[str, asyncio.Future[Metrics]]) -> None:
+        failure: Exception | None = None
+        found: dict[str, Metrics] = {}
+        try:
+            request = pb.MetricsRequest(filters=[f"id=={id}" for id in wanted])
+            reply = await (await self._client()).metrics(request)
+            found = {each.id: decode_metrics(each) for each in reply.metrics}
+        except Exception as exc:
+            failure = exc
+        for id, future in wanted.items():
+            if id in found:
+                future.set_result(found[id])
+            else:
+                future.set_exception(failure or NotFound(f"no metrics of container {id}: not found"))
+                future.exception()  # Whoever asked may have left.
 
 
 def decode_metrics(metric: pb.Metric) -> Metrics:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from signal import SIGKILL
+from typing import TYPE_CHECKING
 
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.runtime.containerd import fifos
@@ -29,6 +30,9 @@ from longshore.runtime.task import (
     TaskRuntime,
 )
 from longshore.tracing import span
+
+if TYPE_CHECKING:
+    from longshore.runtime.containerd.metrics import MetricsReader
 
 SETTLING = 5.0
 """Seconds within which containerd gives up what a client that is gone had asked for."""
@@ -57,6 +61,7 @@ class ContainerdRuntime(TaskRuntime):
         self._callbacks: list[Callable[[TaskEvent], None]] = []
         self._supervisor: Supervisor | None = None
         self._orphans: Orphans | None = None
+        self._metrics: MetricsReader | None = None
         self._sweeping = asyncio.Lock()
         self._later: asyncio.Task[None] | None = None
         self._gone: set[str] = set()
@@ -190,13 +195,11 @@ class ContainerdRuntime(TaskRuntime):
 
     async def metrics(self, id: str) -> Metrics:
         """See TaskRuntime.metrics."""
-        from longshore.runtime.containerd.metrics import decode_metrics
+        if self._metrics is None:
+            from longshore.runtime.containerd.metrics import MetricsReader
 
-        client = await self._connection.client()
-        reply = await client.metrics(pb.MetricsRequest(filters=[f"id=={id}"]))
-        if not reply.metrics:
-            raise NotFound(f"no metrics of container {id}: not found")
-        return decode_metrics(reply.metrics[0])
+            self._metrics = MetricsReader(self._connection.client)
+        return await self._metrics.read(id)
 
     async def update(self, id: str, resources: bytes) -> None:
         """See TaskRuntime.update."""
