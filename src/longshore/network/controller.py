@@ -14,14 +14,22 @@ from longshore.linux import rtnetlink
 from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
-from longshore.network.create import PREDEFINED, default_records, resolve_record, user_record
+from longshore.network.create import (
+    PREDEFINED,
+    config_record,
+    default_records,
+    resolve_record,
+    user_record,
+)
 from longshore.network.drivers import DriverRegistry, Machine
 from longshore.network.drivers.bridge import BridgeDriver
 from longshore.network.drivers.null import NullDriver
+from longshore.network.drivers.vlan import VlanDriver
 from longshore.network.firewall import Firewall
 from longshore.network.foreign import dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
 from longshore.network.network import Network, NetworkRecord
+from longshore.network.options import ENABLE
 from longshore.network.ports import PortAllocator
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
@@ -38,7 +46,7 @@ class NetworkController:
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
         self.store = Store(config.store)
-        self.ports = PortAllocator()
+        self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
         self.drivers = DriverRegistry()
         self.networks_by_id: dict[str, Network] = {}
         self._machine: Machine | None = None
@@ -113,13 +121,45 @@ class NetworkController:
         enable_ipv6: bool = False,
         labels: Mapping[str, str] | None = None,
         ipam_options: Mapping[str, str] | None = None,
+        config_only: bool = False,
+        config_from: str = "",
     ) -> Network:
-        """Make a network. Raises Forbidden, Conflict, InvalidParameter, NotFound with Docker's messages."""
+        """Make a network. Raises Forbidden, Conflict, InvalidParameter, NotFound with Docker's messages.
+
+        With `config_only` nothing is made but a place for settings, which other networks take by naming it
+        in `config_from`.
+        """
         async with self._lock:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network ")
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")
+            if config_from:
+                if config_only:
+                    raise Forbidden("a configuration network cannot depend on another configuration network")
+                if options or ipam or labels or ipam_options or enable_ipv6:
+                    raise Forbidden(
+                        "user specified configurations are not supported if the network depends on a "
+                        "configuration network"
+                    )
+                settings = self._settings(config_from)
+                options, ipam, labels = settings.options, settings.pools, settings.labels
+                ipam_options = settings.ipam_options
+                enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
+            if config_only:
+                settings = config_record(
+                    name,
+                    options=dict(options or {}),
+                    pools=list(ipam),
+                    ipam_options=dict(ipam_options or {}),
+                    operator_fields=internal or attachable,
+                    enable_ipv4=enable_ipv4,
+                    enable_ipv6=enable_ipv6,
+                    labels=dict(labels or {}),
+                )
+                return await self._take_up(settings, new=True)
+            defaults = self.config.default_network_opts.get(driver or "bridge", {})
+            options = {**{k: v for k, v in defaults.items() if k not in ENABLE.values()}, **(options or {})}
             record = user_record(
                 name,
                 driver or "bridge",
@@ -133,6 +173,7 @@ class NetworkController:
                 labels=dict(labels or {}),
                 known=self.drivers,
             )
+            record.config_from = config_from
             if any(other.record.link == record.link != "" for other in self.networks_by_id.values()):
                 raise Forbidden(f"bridge name already used by another network: {record.link}")
             return await self._take_up(record, new=True)
@@ -145,6 +186,9 @@ class NetworkController:
             if self.networks_by_id.get(network.id) is not network:
                 raise NotFound(f"network {network.name} not found")
             await self.settled()
+            users = [one for one in self._records() if one.config_from == network.name]
+            if network.record.config_only and users:
+                raise Forbidden(f'configuration network "{network.name}" is in use')
             if network.endpoints:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
@@ -229,6 +273,18 @@ class NetworkController:
                 return next((pool.gateway for pool in network.pools if "." in pool.gateway), "")
         return ""
 
+    def _settings(self, name: str) -> NetworkRecord:
+        """The settings that a configuration network holds."""
+        for network in self.networks_by_id.values():
+            if name in (network.name, network.id):
+                if not network.record.config_only:
+                    raise Forbidden(f'"{name}" is not a configuration network')
+                return network.record
+        raise NotFound(f'configuration network "{name}" does not exist')
+
+    def _records(self) -> list[NetworkRecord]:
+        return [network.record for network in self.networks_by_id.values()]
+
     def _user_records(self, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
         return sorted(
             (record for record in stored if record.name not in PREDEFINED), key=lambda one: one.created
@@ -272,8 +328,8 @@ class NetworkController:
             else:
                 await asyncio.to_thread(self._remove_left_over, record)
         if self.machine.firewall:
-            await asyncio.to_thread(self._rebuild_firewall)
-        self.machine.starting = False
+            # Everything in one transaction, in place of what the last engine left.
+            await asyncio.to_thread(self.machine.firewall.build)
         await asyncio.to_thread(self._remove_namespaces, kept)
 
     # What follows blocks, and runs in threads.
@@ -286,6 +342,8 @@ class NetworkController:
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.drivers.register(BridgeDriver(self._machine))
+        for name in ("macvlan", "ipvlan"):
+            self.drivers.register(VlanDriver(name, self._machine, self._records))
         self.drivers.register(NullDriver("host"))
         self.drivers.register(NullDriver("null"))
 
@@ -325,22 +383,6 @@ class NetworkController:
     def _release_subnets(self, record: NetworkRecord) -> None:
         for pool in record.pools:
             self._space.release(parse_network(pool.subnet))
-
-    def _rebuild_firewall(self) -> None:
-        """Everything in one transaction, in place of what start had built up piece by piece."""
-        assert self.machine.firewall
-        driver = self.drivers.find("bridge")
-        assert isinstance(driver, BridgeDriver)
-        bridges = [
-            driver.rules(network) for network in self.networks_by_id.values() if network.driver == "bridge"
-        ]
-        ports = [
-            port
-            for sandbox in self._sandboxes.values()
-            for endpoint in sandbox.endpoints
-            for port in endpoint.ports
-        ]
-        self.machine.firewall.rebuild(bridges, ports)
 
     def _remove_left_over(self, record: SandboxRecord) -> None:
         for endpoint in record.endpoints:

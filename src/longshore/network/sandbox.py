@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,9 +21,23 @@ from longshore.linux.namespaces import (
 )
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.drivers.bridge import mac_of
+from longshore.network.drivers.inside import delete_interface
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
-from longshore.network.network import HOST_BINDING, INTERFACE_PREFIX, Network
+from longshore.network.ipam import parse_address
+from longshore.network.network import Network
+from longshore.network.options import (
+    INTERFACE_NAME,
+    INTERFACE_PREFIX,
+    check_link_name,
+    endpoint_sysctls,
+)
+from longshore.network.publishing import (
+    allocate_ports,
+    as_bound,
+    gateway_endpoint,
+    published_versions,
+)
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.threads import in_thread
 from longshore.tracing import span
@@ -97,16 +112,22 @@ class Sandbox:
                 raise Forbidden(f"network {network.name} is being removed")
             if network.driver == "host" and not self.options.host:
                 raise Forbidden("container cannot be connected to host network: its namespace is its own")
+            if network.record.config_only:
+                raise Forbidden("cannot create endpoint on configuration-only network")
+            before = list(self.options.port_bindings)
             with ExitStack() as undo:
                 endpoint = self._make_endpoint(network, options, undo)
-                with span("ports"):
-                    self._allocate_ports(network, endpoint, options)
-                undo.callback(lambda: self._controller.ports.release(endpoint.ports))
+                self.options.port_bindings = before + options.port_bindings
+                undo.callback(setattr, self.options, "port_bindings", before)
                 self.endpoints.append(endpoint)
                 undo.callback(self.endpoints.remove, endpoint)
+                with span("ports"):
+                    self._publish_first(network, endpoint)
+                undo.callback(lambda: self._controller.ports.release(endpoint.ports))
                 try:
                     await in_thread(self._connect, network, endpoint)
                     await self._serve_names()
+                    await self._move_ports()
                 except asyncio.CancelledError:
                     await in_thread(self._disconnect_last)
                     raise
@@ -121,13 +142,32 @@ class Sandbox:
             if endpoint not in self.endpoints:
                 return
             network = self._controller.networks_by_id[endpoint.network_id]
-            await in_thread(_take_down, network, endpoint)
+            # Gone from the answers first, so that nobody is sent to what is being taken down.
+            network.drop_endpoint(endpoint.id)
+            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
+            await in_thread(self._disconnect, network, endpoint)
             self.endpoints.remove(endpoint)
-            self._forget(network, endpoint)
+            network.release_addresses(endpoint)
+            self._controller.ports.release(endpoint.ports)
             await asyncio.to_thread(self._settle)
+            await self._move_ports()
             if self.resolver and not self._named():
                 await self.resolver.close()
                 self.resolver = None
+
+    async def rename(self, old: str, new: str, dns_names: Mapping[str, list[str]]) -> None:
+        """Let the endpoints go by another name; `dns_names` are all of their names, by network id."""
+        async with self._lock:
+            for endpoint in self.endpoints:
+                network = self._controller.networks_by_id.get(endpoint.network_id)
+                if network is None or endpoint.id not in network.endpoints:
+                    continue
+                network.drop_endpoint(endpoint.id)
+                endpoint.name = new if endpoint.name == old else endpoint.name
+                endpoint.dns_names = dns_names.get(endpoint.network_id, endpoint.dns_names)
+                network.add_endpoint(endpoint)
+            if not self.destroyed:
+                await in_thread(self._save)
 
     async def relink(self, links: list[tuple[str, str, str]]) -> None:
         """Write other addresses of linked containers into the hosts file. Raises OSError."""
@@ -154,7 +194,7 @@ class Sandbox:
             for endpoint in self.endpoints:
                 self._controller.ports.release(endpoint.ports)
                 if network := self._controller.networks_by_id.get(endpoint.network_id):
-                    network.endpoints.pop(endpoint.id, None)
+                    network.drop_endpoint(endpoint.id)
 
     async def depart(self) -> None:
         """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
@@ -175,7 +215,7 @@ class Sandbox:
                         network.take_address(version, address)
                     except EngineError as exc:
                         problems.append(f"{endpoint.name}: {address}: {exc.message}")
-            network.endpoints[endpoint.id] = endpoint
+            network.add_endpoint(endpoint)
             problems += self._controller.ports.restore(endpoint.ports)
             await asyncio.to_thread(network.behaviour.restore, network, endpoint)
         await self._serve_names()
@@ -202,6 +242,8 @@ class Sandbox:
             driver_opts=dict(options.driver_opts),
             gw_priority=options.gw_priority,
             default_route=not network.internal,
+            link_local_addresses=[str(parse_address(one)) for one in options.link_local_addresses],
+            links=dict(options.links),
         )
         if network.behaviour.addressed:
             undo.callback(network.release_addresses, endpoint)
@@ -217,42 +259,53 @@ class Sandbox:
             if network.internal:
                 endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
             endpoint.mac_address = _mac_address(options.mac_address) or mac_of(endpoint.ipv4_address)
-            endpoint.interface = self._free_interface(network.options.get(INTERFACE_PREFIX) or "eth")
-            endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
-        network.endpoints[endpoint.id] = endpoint
-        undo.callback(network.endpoints.pop, endpoint.id, None)
+            endpoint.interface = self._free_interface(network, endpoint)
+            if network.driver == "bridge":
+                endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
+            endpoint_sysctls(endpoint.driver_opts, endpoint.interface)
+        network.add_endpoint(endpoint)
+        undo.callback(network.drop_endpoint, endpoint.id)
         return endpoint
 
-    def _allocate_ports(self, network: Network, endpoint: Endpoint, options: EndpointOptions) -> None:
-        if not options.port_bindings or not network.behaviour.addressed or network.internal:
-            return
-        default = network.options.get(HOST_BINDING) or self._controller.config.default_ip
-        four = [binding for binding in options.port_bindings if ":" not in binding.host_ip]
-        six = [binding for binding in options.port_bindings if ":" in binding.host_ip]
-        allocate = self._controller.ports.allocate
-        try:
-            if endpoint.ipv4_address and ":" not in default:
-                endpoint.ports = allocate(four, endpoint.ipv4_address, default)
-            if endpoint.ipv6_address and six:
-                try:
-                    endpoint.ports += allocate(six, endpoint.ipv6_address, "::")
-                except EngineError:
-                    self._controller.ports.release(endpoint.ports)
-                    raise
-        except EngineError as exc:
-            raise System(
-                "driver failed programming external connectivity on endpoint "
-                f"{endpoint.name} ({endpoint.id}): {exc.message}"
-            ) from exc
-
-    def _free_interface(self, prefix: str) -> str:
-        taken = {endpoint.interface for endpoint in self.endpoints}
+    def _free_interface(self, network: Network, endpoint: Endpoint) -> str:
+        taken = {other.interface for other in self.endpoints}
+        if wanted := endpoint.driver_opts.get(INTERFACE_NAME):
+            check_link_name(wanted)
+            if wanted in taken or wanted == "lo":
+                raise Forbidden(f"interface name {wanted} is taken in container {self.container_id[:12]}")
+            return wanted
+        prefix = network.options.get(INTERFACE_PREFIX) or "eth"
         return next(name for i in range(len(taken) + 1) if (name := f"{prefix}{i}") not in taken)
 
-    def _forget(self, network: Network, endpoint: Endpoint) -> None:
-        network.endpoints.pop(endpoint.id, None)
-        network.release_addresses(endpoint)
-        self._controller.ports.release(endpoint.ports)
+    def _publish_first(self, network: Network, endpoint: Endpoint) -> None:
+        """Take the ports of a new endpoint that becomes the way out while none was."""
+        if self.options.port_bindings and not any(one.publishes for one in self.endpoints):
+            networks = self._controller.networks_by_id
+            endpoint.publishes = published_versions(self.endpoints, networks)[endpoint.id]
+            endpoint.ports = allocate_ports(self._controller, network, endpoint, self.options.port_bindings)
+
+    async def _move_ports(self) -> None:
+        """Publish where the way out is now. Raises System if a host port cannot be had any more."""
+        if not self.options.port_bindings:
+            return
+        networks = self._controller.networks_by_id
+        wanted = published_versions(self.endpoints, networks)
+        moving = [one for one in self.endpoints if wanted[one.id] != one.publishes]
+        if not moving:
+            return
+        for endpoint in moving:
+            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
+            await in_thread(self._unpublish, endpoint)
+            self._controller.ports.release(endpoint.ports)
+            endpoint.ports, endpoint.publishes = [], wanted[endpoint.id]
+        for endpoint in moving:
+            if endpoint.publishes:
+                network = networks[endpoint.network_id]
+                endpoint.ports = allocate_ports(
+                    self._controller, network, endpoint, self.options.port_bindings
+                )
+                await in_thread(self._publish, endpoint)
+        await in_thread(self._save)
 
     async def _serve_names(self) -> None:
         """Start the embedded resolver once there is a network whose containers have names."""
@@ -315,17 +368,31 @@ class Sandbox:
             if network.behaviour.addressed:
                 with span("endpoint", network=network.name):
                     network.behaviour.connect(network, endpoint, Path(self.key), self._socket())
-                undo.callback(_take_down, network, endpoint)
+                undo.callback(self._take_down, network, endpoint)
                 self._route()
             with span("files"):
                 write_files(self._controller, self)
             undo.pop_all()
 
+    def _disconnect(self, network: Network, endpoint: Endpoint) -> None:
+        self._take_down(network, endpoint)
+        if network.behaviour.addressed:
+            delete_interface(endpoint, self._socket())
+
     def _disconnect_last(self) -> None:
         endpoint = self.endpoints[-1]
-        network = self._controller.networks_by_id[endpoint.network_id]
-        _take_down(network, endpoint)
+        self._disconnect(self._controller.networks_by_id[endpoint.network_id], endpoint)
         self._save_without(endpoint)
+
+    def _take_down(self, network: Network, endpoint: Endpoint) -> None:
+        network.behaviour.disconnect(network, endpoint)
+        network.behaviour.remove(network, endpoint)
+
+    def _publish(self, endpoint: Endpoint) -> None:
+        self._controller.networks_by_id[endpoint.network_id].behaviour.publish(endpoint)
+
+    def _unpublish(self, endpoint: Endpoint) -> None:
+        self._controller.networks_by_id[endpoint.network_id].behaviour.unpublish(endpoint)
 
     def _settle(self) -> None:
         self._save()
@@ -336,15 +403,14 @@ class Sandbox:
     def _route(self) -> None:
         """Let the best endpoint's gateway be the way out: highest priority, then first by network name."""
         rtnl = self._socket()
-        order = sorted(self.endpoints, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name))
         for version in (4, 6):
-            for endpoint in order:
+            endpoint = gateway_endpoint(self.endpoints, version)
+            if endpoint is None:
+                continue
+            link = rtnetlink.link_by_name(rtnl, endpoint.interface)
+            if link is not None:
                 gateway = endpoint.ipv4_gateway if version == 4 else endpoint.ipv6_gateway
-                if endpoint.default_route and gateway:
-                    link = rtnetlink.link_by_name(rtnl, endpoint.interface)
-                    if link is not None:
-                        rtnetlink.set_default_route(rtnl, link.index, gateway)
-                        break
+                rtnetlink.set_default_route(rtnl, link.index, gateway, version)
 
     def _disconnect_all(self) -> None:
         self._for_each_endpoint("disconnect")
@@ -379,11 +445,6 @@ class Sandbox:
         rest = [other for other in self.endpoints if other is not endpoint]
         record = msgspec.structs.replace(self.record, endpoints=rest)
         self._controller.store.save("sandbox", self.container_id, record, durable=False)
-
-
-def _take_down(network: Network, endpoint: Endpoint) -> None:
-    network.behaviour.disconnect(network, endpoint)
-    network.behaviour.remove(network, endpoint)
 
 
 def _mac_address(text: str) -> str:
