@@ -10,29 +10,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from network.machines import MACHINE, NEIGHBOUR, Machine, Server, reach
+from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, see
 
 from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
 from longshore.linux.namespaces import in_network_namespace
 from longshore.linux.netlink import NetlinkSocket
-from longshore.network.controller import NetworkController, Sandbox
-from longshore.network.endpoint import Endpoint, EndpointOptions, PortBinding
+from longshore.network.endpoint import EndpointOptions, PortBinding
 from longshore.network.ipam import IPAMPool
 from longshore.network.sandbox_record import SandboxOptions
 
 Serve = Callable[..., Server]
-
-
-async def add(
-    controller: NetworkController, id: str, network: str = "bridge", **options: object
-) -> tuple[Sandbox, Endpoint]:
-    sandbox = await controller.create_sandbox(id, SandboxOptions(hostname=id))
-    endpoint = await sandbox.join(
-        controller.network(network),
-        EndpointOptions(name=id, **options),  # type: ignore[arg-type]
-    )
-    return sandbox, endpoint
 
 
 def link_names() -> set[str]:
@@ -43,10 +31,6 @@ def link_names() -> set[str]:
 async def see_run(*command: str) -> str:
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     return str(done.stdout)
-
-
-async def see(*arguments: object) -> str | None:
-    return await asyncio.to_thread(reach, *arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
@@ -164,7 +148,6 @@ def test_icc_off_keeps_neighbours_apart(host: Machine, serve: Serve) -> None:
     async def run() -> None:
         controller = host.controller(icc=False)
         await controller.start({})
-        controller.network("bridge").options["com.docker.network.bridge.enable_icc"] = "false"
         web, endpoint = await add(controller, "web")
         client, _ = await add(controller, "client")
         serve(web.key, 80)

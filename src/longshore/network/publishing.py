@@ -85,24 +85,27 @@ def allocate_ports(
         ) from exc
 
 
-def as_bound(bindings: Iterable[PortBinding], ports: Sequence[PublishedPort]) -> list[PortBinding]:
+def as_bound(bindings: Sequence[PortBinding], ports: Sequence[PublishedPort]) -> list[PortBinding]:
     """The bindings, those whose host port was chosen with what was chosen."""
-    chosen: dict[tuple[str, int, bool], list[int]] = {}
-    for port in ports:
-        numbers = chosen.setdefault((port.protocol, port.container_port, ":" in port.host_ip), [])
-        numbers.append(port.host_port)
-    return [_bound(binding, chosen) for binding in bindings]
+    fixed = {(one.protocol, one.host_port_start) for one in bindings if _is_fixed(one)}
+    found = []
+    for binding in bindings:
+        if not _is_fixed(binding):
+            start, end = binding.host_port_start or 1, binding.host_port_end or 65535
+            for port in ports:
+                same = (port.protocol, port.container_port) == (binding.protocol, binding.container_port)
+                if same and start <= port.host_port <= end and (port.protocol, port.host_port) not in fixed:
+                    fixed.add((port.protocol, port.host_port))
+                    binding = replace(  # noqa: PLW2901 - what it has become
+                        binding, host_port_start=port.host_port, host_port_end=port.host_port
+                    )
+                    break
+        found.append(binding)
+    return found
 
 
-def _bound(binding: PortBinding, chosen: Mapping[tuple[str, int, bool], list[int]]) -> PortBinding:
-    start, end = binding.host_port_start, binding.host_port_end
-    if start and end in (0, start):
-        return binding
-    for six in (False, True):
-        for number in chosen.get((binding.protocol, binding.container_port, six), ()):
-            if number and (start or 1) <= number <= (end or 65535):
-                return replace(binding, host_port_start=number, host_port_end=number)
-    return binding
+def _is_fixed(binding: PortBinding) -> bool:
+    return bool(binding.host_port_start) and binding.host_port_end in (0, binding.host_port_start)
 
 
 def _host_address(

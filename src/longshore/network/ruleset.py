@@ -63,8 +63,10 @@ chain prerouting {
     ip daddr 127.0.0.0/8 return
     fib daddr type local jump publish
 }
+# The kernel lets nothing leave that comes from ::1: a relay is there for it.
 chain output {
     type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return
     fib daddr type local jump publish
 }
 # First: a container that reaches itself or a neighbour by a published port; the answer must come back here.
