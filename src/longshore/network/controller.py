@@ -34,6 +34,7 @@ from longshore.network.ports import PortAllocator
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.store import Store
+from longshore.network.watch import FirewallWatch
 
 __all__ = ["Network", "NetworkController", "Sandbox"]
 
@@ -50,6 +51,7 @@ class NetworkController:
         self.drivers = DriverRegistry()
         self.networks_by_id: dict[str, Network] = {}
         self._machine: Machine | None = None
+        self._watch: FirewallWatch | None = None
         self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
         self._sandboxes: dict[str, Sandbox] = {}
         self._departures: dict[str, asyncio.Task[None]] = {}
@@ -80,6 +82,9 @@ class NetworkController:
             else:
                 await self.sandbox_destroy(sandbox.container_id)
         await self.settled()
+        if self._watch:
+            await self._watch.close()
+            self._watch = None
         kept = keep_active and bool(self._sandboxes)
         self._sandboxes.clear()
         self.ports.close()
@@ -330,6 +335,7 @@ class NetworkController:
         if self.machine.firewall:
             # Everything in one transaction, in place of what the last engine left.
             await asyncio.to_thread(self.machine.firewall.build)
+            self._watch = FirewallWatch(self.machine.firewall)
         await asyncio.to_thread(self._remove_namespaces, kept)
 
     # What follows blocks, and runs in threads.
