@@ -311,7 +311,8 @@ class NetworkController:
             for subnet in reserved:
                 self._space.release(parse_network(subnet))
             if isinstance(exc, OSError):
-                raise System(f"cannot create network {record.id} ({record.link}): {exc}") from exc
+                link = record.link or record.parent
+                raise System(f"cannot create network {record.id} ({link}): {exc}") from exc
             raise
         self.networks_by_id[network.id] = network
         return network

@@ -190,11 +190,13 @@ class Sandbox:
             if self.resolver:
                 await self.resolver.close()
                 self.resolver = None
+            # Gone from the answers first, so that nobody is sent to what is being taken down.
+            for endpoint in self.endpoints:
+                if network := self._controller.networks_by_id.get(endpoint.network_id):
+                    network.drop_endpoint(endpoint.id)
             await in_thread(self._disconnect_all)
             for endpoint in self.endpoints:
                 self._controller.ports.release(endpoint.ports)
-                if network := self._controller.networks_by_id.get(endpoint.network_id):
-                    network.drop_endpoint(endpoint.id)
 
     async def depart(self) -> None:
         """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
