@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class NetworkController:
         self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
         self._sandboxes: dict[str, Sandbox] = {}
         self._departures: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
 
     async def start(self, active_sandboxes: Mapping[str, str]) -> None:
@@ -190,7 +191,8 @@ class NetworkController:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
             if self.networks_by_id.get(network.id) is not network:
                 raise NotFound(f"network {network.name} not found")
-            await self.settled()
+            if self._departures:
+                await asyncio.wait(set(self._departures.values()))
             users = [one for one in self._records() if one.config_from == network.name]
             if network.record.config_only and users:
                 raise Forbidden(f'configuration network "{network.name}" is in use')
@@ -239,14 +241,22 @@ class NetworkController:
         await sandbox.destroy()
         if self._sandboxes.get(container_id) is sandbox:
             del self._sandboxes[container_id]
-            departure = asyncio.create_task(sandbox.depart(), name=f"departure of {container_id[:12]}")
-            self._departures[container_id] = departure
-            departure.add_done_callback(lambda _: self._departures.pop(container_id, None))
+            self._depart(self._departures, container_id, sandbox.depart())
+
+    def endpoint_departs(self, id: str, work: Coroutine[None, None, None]) -> None:
+        """Let what is left to do for an endpoint that has left go on behind its request."""
+        self._depart(self._leaving, id, work)
+
+    def _depart(
+        self, where: dict[str, asyncio.Task[None]], key: str, work: Coroutine[None, None, None]
+    ) -> None:
+        where[key] = asyncio.create_task(work, name=f"departure of {key[:12]}")
+        where[key].add_done_callback(lambda _: where.pop(key, None))
 
     async def settled(self) -> None:
-        """Wait until nothing is left of the sandboxes that were destroyed so far."""
-        if self._departures:
-            await asyncio.wait(set(self._departures.values()))
+        """Wait until nothing is left of the sandboxes and endpoints that have gone so far."""
+        if tasks := {*self._departures.values(), *self._leaving.values()}:
+            await asyncio.wait(tasks)
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """A container's sandbox, or None."""
@@ -363,7 +373,7 @@ class NetworkController:
                         network.behaviour.delete(network)
             if machine.firewall:
                 for network in self.networks_by_id.values():
-                    if network.record.link:
+                    if network.record.admitted:
                         dismiss(self.config.table, network.record.link)
                 machine.firewall.remove()
         if machine.firewall:
@@ -374,9 +384,9 @@ class NetworkController:
     def _create(self, network: Network, new: bool) -> None:
         self.store.save("network", network.id, network.record, durable=True)
         try:
-            made = network.record.link_made
+            before = network.record.link_made, network.record.admitted
             network.behaviour.create(network)
-            if network.record.link_made != made:
+            if (network.record.link_made, network.record.admitted) != before:
                 self.store.save("network", network.id, network.record, durable=True)
         except BaseException:
             if new:

@@ -41,6 +41,8 @@ class NetworkRecord(msgspec.Struct, kw_only=True):
     """The link that macvlan and ipvlan interfaces stand on."""
     link_made: bool = False
     """Whether link or parent is ours to delete: one that was there before is not."""
+    admitted: bool = False
+    """Whether other people's firewalls had to be asked to let it through."""
 
 
 class Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _LOOPBACK = 1
+_GLANCE, _GLANCES = 0.0005, 2000
+"""Seconds between looks whether an interface is gone, and how many looks there are."""
 
 
 class Sandbox:
@@ -145,15 +148,23 @@ class Sandbox:
             # Gone from the answers first, so that nobody is sent to what is being taken down.
             network.drop_endpoint(endpoint.id)
             self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
-            await in_thread(self._disconnect, network, endpoint)
+            await in_thread(network.behaviour.disconnect, network, endpoint)
+            self._controller.endpoint_departs(endpoint.id, self._remove(network, endpoint))
+            await in_thread(self._wait_until_gone, endpoint)
             self.endpoints.remove(endpoint)
-            network.release_addresses(endpoint)
             self._controller.ports.release(endpoint.ports)
             await asyncio.to_thread(self._settle)
             await self._move_ports()
             if self.resolver and not self._named():
                 await self.resolver.close()
                 self.resolver = None
+
+    async def _remove(self, network: Network, endpoint: Endpoint) -> None:
+        try:
+            await in_thread(network.behaviour.remove, network, endpoint)
+        except OSError as exc:
+            log.warning("cannot remove %s from %s: %s", endpoint.name, network.name, exc)
+        network.release_addresses(endpoint)
 
     async def rename(self, old: str, new: str, dns_names: Mapping[str, list[str]]) -> None:
         """Let the endpoints go by another name; `dns_names` are all of their names, by network id."""
@@ -375,6 +386,18 @@ class Sandbox:
             with span("files"):
                 write_files(self._controller, self)
             undo.pop_all()
+
+    def _wait_until_gone(self, endpoint: Endpoint) -> None:
+        """The kernel takes an interface from its namespace long before it is done with it."""
+        if not endpoint.interface:
+            return
+        rtnl = self._socket()
+        if not endpoint.host_interface:
+            delete_interface(endpoint, rtnl)
+        for _ in range(_GLANCES):
+            if rtnetlink.link_by_name(rtnl, endpoint.interface) is None:
+                return
+            time.sleep(_GLANCE)
 
     def _disconnect(self, network: Network, endpoint: Endpoint) -> None:
         self._take_down(network, endpoint)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
+from threading import Thread
 
 from longshore.errors import Forbidden, InvalidParameter
 from longshore.linux import rtnetlink
@@ -90,7 +91,8 @@ class BridgeDriver:
             if self._machine.firewall:
                 self._machine.firewall.add_bridge(self.rules(network))
                 undo.callback(self._machine.firewall.remove_bridge, self.rules(network))
-                admit(self._machine.config.table, link_name)
+                if admit(self._machine.config.table, link_name):
+                    network.record.admitted = True
             undo.pop_all()
 
     def delete(self, network: Network) -> None:
@@ -98,9 +100,10 @@ class BridgeDriver:
         if self._machine.firewall:
             with suppress(OSError):
                 self._machine.firewall.remove_bridge(self.rules(network))
-            dismiss(self._machine.config.table, network.record.link)
+            if network.record.admitted:
+                dismiss(self._machine.config.table, network.record.link)
         if network.record.link_made:
-            rtnetlink.delete_link(self._machine.rtnl, network.record.link)
+            _delete_link(self._machine.rtnl, network.record.link)
 
     def rules(self, network: Network) -> BridgeRules:
         """What the firewall must know of the network."""
@@ -209,6 +212,25 @@ class BridgeDriver:
                 rtnetlink.set_bridge_port(
                     self._machine.rtnl, link.index, hairpin=bool(endpoint.ports), isolated=isolated
                 )
+
+
+def _delete_link(rtnl: NetlinkSocket, name: str) -> None:
+    """Delete a link. The kernel takes it from view at once, and then its time, which nobody need wait for."""
+    failures: list[OSError] = []
+
+    def delete() -> None:
+        try:
+            with closing(NetlinkSocket()) as own:
+                rtnetlink.delete_link(own, name)
+        except OSError as exc:
+            failures.append(exc)
+
+    thread = Thread(target=delete, name=f"deletion of {name}")
+    thread.start()
+    while thread.is_alive() and rtnetlink.link_by_name(rtnl, name) is not None:
+        thread.join(0.0005)
+    if failures:
+        raise failures[0]
 
 
 def mac_of(ipv4_address: str) -> str:
