@@ -29,7 +29,12 @@ class Machine:
 
     def controller(self, **settings: object) -> NetworkController:
         """A controller on it; all controllers of a test share one data root."""
-        values = {"data_root": self.root / "data", "exec_root": self.root / "run", "bridge_name": "test0"}
+        values = {
+            "data_root": self.root / "data",
+            "exec_root": self.root / "run",
+            "bridge_name": "test0",
+            "warm_sandboxes": 0,
+        }
         return NetworkController(NetworkConfig(**{**values, **settings}))  # type: ignore[arg-type]
 
 
@@ -88,6 +93,16 @@ async def add(
         EndpointOptions(name=id, **options),  # type: ignore[arg-type]
     )
     return sandbox, endpoint
+
+
+async def die(controller: NetworkController) -> None:
+    """What the end of its process does: sockets close, and nothing else happens."""
+    controller.ports.close()
+    if controller._watch:
+        await controller._watch.close()
+    for sandbox in controller.sandboxes():
+        if sandbox.resolver:
+            await sandbox.resolver.close()
 
 
 async def see(*arguments: object) -> str | None:

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, see
+from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, die, see
 
 from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
@@ -197,10 +197,7 @@ def test_crash_restores_the_running_and_removes_the_rest(host: Machine, serve: S
         alive, endpoint = await add(before, "alive", "user", port_bindings=bindings)
         dead, _ = await add(before, "dead", port_bindings=[PortBinding("tcp", 80, "", 8081, 8081)])
         server = serve(alive.key, 80)
-        # The process dies: its sockets close, nothing else happens.
-        before.ports.close()
-        assert alive.resolver
-        await alive.resolver.close()
+        await die(before)
         await see_run("nft", "delete", "table", "inet", "longshore")
         after = host.controller()
         await after.start({"alive": alive.key})

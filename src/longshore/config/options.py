@@ -240,6 +240,9 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     userland_proxy_path: Annotated[
         str, Option("Path to the userland proxy binary", ignored="the daemon relays by itself")
     ] = ""
+    warm_sandboxes: Annotated[
+        int, Option("Network namespaces to keep ready for containers that start; 0 keeps none")
+    ] = 4
     network_control_plane_mtu: Annotated[int, Option("Network Control plane MTU", ignored=_NO_SWARM)] = 1500
     swarm_default_advertise_addr: Annotated[
         str, Option("Default address for swarm advertised address", ignored=_NO_SWARM)

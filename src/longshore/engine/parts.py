@@ -119,6 +119,7 @@ def network_config(config: Config) -> NetworkConfig:
         default_gateway_v6=config.default_gateway_v6 or None,
         default_network_opts=config.default_network_opts,
         userland_proxy=config.userland_proxy,
+        warm_sandboxes=max(config.warm_sandboxes, 0),
         allow_direct_routing=config.allow_direct_routing,
     )
 

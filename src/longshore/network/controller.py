@@ -34,6 +34,7 @@ from longshore.network.ports import PortAllocator
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.store import Store
+from longshore.network.warm import WarmSandboxes
 from longshore.network.watch import FirewallWatch
 
 __all__ = ["Network", "NetworkController", "Sandbox"]
@@ -50,6 +51,7 @@ class NetworkController:
         self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
         self.drivers = DriverRegistry()
         self.networks_by_id: dict[str, Network] = {}
+        self._warm = WarmSandboxes(config.namespaces, config.warm_sandboxes)
         self._machine: Machine | None = None
         self._watch: FirewallWatch | None = None
         self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
@@ -74,6 +76,7 @@ class NetworkController:
                     raise
                 log.error("network %s cannot be restored: %s", record.name, exc)
         await self._restore_sandboxes(active_sandboxes)
+        self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
         """Shut down. Unless running sandboxes are to be kept, they, the table and the default bridge go."""
@@ -83,6 +86,7 @@ class NetworkController:
             else:
                 await self.sandbox_destroy(sandbox.container_id)
         await self.settled()
+        await self._warm.close()
         if self._watch:
             await self._watch.close()
             self._watch = None
@@ -220,10 +224,16 @@ class NetworkController:
         await self.sandbox_destroy(container_id)
         if departure := self._departures.get(container_id):
             await asyncio.wait([departure])
-        id = secrets.token_hex(32)
+        id, warm = secrets.token_hex(32), None
+        if not (options.host or options.namespace_of or options.sysctls):
+            warm = self._warm.take()
+        if warm:
+            id = warm.path.name + id[len(warm.path.name) :]
         key = self.config.namespaces / ("default" if options.host else id[:12])
         sandbox = Sandbox(
-            self, SandboxRecord(id=id, container_id=container_id, key=str(key), options=options)
+            self,
+            SandboxRecord(id=id, container_id=container_id, key=str(key), options=options),
+            warm.rtnl if warm else None,
         )
         self._sandboxes[container_id] = sandbox
         try:

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,7 @@ from longshore.network.drivers.inside import delete_interface
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
 from longshore.network.ipam import parse_address
+from longshore.network.namespace import set_up_namespace
 from longshore.network.network import Network
 from longshore.network.options import (
     INTERFACE_NAME,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from longshore.network.dns import Resolver
 
 log = logging.getLogger(__name__)
-_LOOPBACK = 1
 _GLANCE, _GLANCES = 0.0005, 2000
 """Seconds between looks whether an interface is gone, and how many looks there are."""
 
@@ -56,10 +56,13 @@ _GLANCE, _GLANCES = 0.0005, 2000
 class Sandbox:
     """One sandbox. Its methods are called on the event loop; one at a time takes effect."""
 
-    def __init__(self, controller: NetworkController, record: SandboxRecord) -> None:
+    def __init__(
+        self, controller: NetworkController, record: SandboxRecord, rtnl: NetlinkSocket | None = None
+    ) -> None:
+        """`rtnl` works inside the namespace, if there is one already."""
         self._controller = controller
         self.record = record
-        self._rtnl: NetlinkSocket | None = None
+        self._rtnl = rtnl
         self._lock = asyncio.Lock()
         self.resolver: Resolver | None = None
         self.destroyed = False
@@ -129,13 +132,17 @@ class Sandbox:
                 undo.callback(lambda: self._controller.ports.release(endpoint.ports))
                 try:
                     await in_thread(self._connect, network, endpoint)
-                    await self._serve_names()
-                    await self._move_ports()
                 except asyncio.CancelledError:
                     await in_thread(self._disconnect_last)
                     raise
                 except OSError as exc:
                     raise System(f"failed to set up container networking: {exc}") from exc
+                try:
+                    await self._serve_names()
+                    await self._move_ports()
+                except BaseException:
+                    await in_thread(self._disconnect_last)
+                    raise
                 undo.pop_all()
             return endpoint
 
@@ -328,10 +335,9 @@ class Sandbox:
             self.resolver = Resolver(self._controller, self)
             try:
                 await self.resolver.start()
-            except BaseException:
+            except OSError as exc:
                 self.resolver = None
-                await asyncio.to_thread(self._disconnect_last)
-                raise
+                raise System(f"failed to set up container networking: {exc}") from exc
 
     def _named(self) -> bool:
         networks = self._controller.networks_by_id
@@ -345,34 +351,18 @@ class Sandbox:
 
     def _create(self) -> None:
         with ExitStack() as undo:
+            undo.callback(self._remove_namespace)
             self._save()
             undo.callback(self._controller.store.delete, "sandbox", self.container_id)
-            if not self.options.host:
+            if not self.options.host and self._rtnl is None:
                 with span("namespace"):
                     self._rtnl = create_network_namespace(
-                        Path(self.key), self._set_up_namespace, pid=self.options.namespace_of
+                        Path(self.key),
+                        lambda _: set_up_namespace(self.options.sysctls),
+                        pid=self.options.namespace_of,
                     )
-                undo.callback(remove_network_namespace, Path(self.key))
-                undo.callback(self._rtnl.close)
             write_files(self._controller, self, fresh=True)
             undo.pop_all()
-
-    def _set_up_namespace(self, _: int) -> NetlinkSocket:
-        # Interfaces get IPv6 from networks that have it; without this each would get a link-local address.
-        sysctls = {"net.ipv6.conf.default.disable_ipv6": "1", **self.options.sysctls}
-        for name, value in sysctls.items():
-            path = Path("/proc/sys", *name.split("."))
-            if not name.startswith("net.") or ".." in path.parts or "/" in name:
-                raise InvalidParameter(f"sysctl {name} is not of a network namespace")
-            with suppress(FileNotFoundError):
-                path.write_text(value)
-        rtnl = NetlinkSocket()
-        try:
-            rtnetlink.set_link_up(rtnl, _LOOPBACK)
-        except BaseException:
-            rtnl.close()
-            raise
-        return rtnl
 
     def _connect(self, network: Network, endpoint: Endpoint) -> None:
         with ExitStack() as undo:
@@ -439,6 +429,9 @@ class Sandbox:
 
     def _disconnect_all(self) -> None:
         self._for_each_endpoint("disconnect")
+        self._remove_namespace()
+
+    def _remove_namespace(self) -> None:
         if self._rtnl:
             self._rtnl.close()
             self._rtnl = None
