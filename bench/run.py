@@ -23,6 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from harness import Busybox, Daemon, Dockerd, Longshored
 from measures import MEASURES, Measure
+from networks import NETWORK_MEASURES
+
+ALL = [*MEASURES, *NETWORK_MEASURES]
 
 
 def main() -> int:
@@ -30,7 +33,7 @@ def main() -> int:
     options = _arguments()
     if reason := Dockerd.missing():
         sys.exit(f"bench: {reason}")
-    chosen = [measure for measure in MEASURES if not options.only or measure.name in options.only]
+    chosen = [measure for measure in ALL if not options.only or measure.name in options.only]
     results = []
     with ExitStack() as stack:
         pair = _daemons(stack, options.against)
@@ -115,7 +118,7 @@ def _daemons(stack: ExitStack, against: str) -> list[Daemon]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = [measure.name for measure in MEASURES]
+    names = [measure.name for measure in ALL]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"any of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, help="how often each is measured (a number for each otherwise)")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")

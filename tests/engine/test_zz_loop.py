@@ -26,7 +26,7 @@ class Driver(threading.Thread):
         super().__init__()
         self.number = number
         self.api = api_of(daemon)
-        self.random = random.Random(23328+number)
+        self.random = random.Random(23328 + number)
         self.over = threading.Event()
         self.answers: Counter[tuple[str, int]] = Counter()
         self.failures: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from longshore.linux.namespaces import (
     in_network_namespace,
 )
 from longshore.network.config import NetworkConfig
-from longshore.network.controller import NetworkController
+from longshore.network.controller import NetworkController, Sandbox
+from longshore.network.endpoint import Endpoint, EndpointOptions
+from longshore.network.sandbox_record import SandboxOptions
 
 MACHINE, NEIGHBOUR = "198.51.100.1", "198.51.100.2"
 
@@ -26,7 +29,12 @@ class Machine:
 
     def controller(self, **settings: object) -> NetworkController:
         """A controller on it; all controllers of a test share one data root."""
-        values = {"data_root": self.root / "data", "exec_root": self.root / "run", "bridge_name": "test0"}
+        values = {
+            "data_root": self.root / "data",
+            "exec_root": self.root / "run",
+            "bridge_name": "test0",
+            "warm_sandboxes": 0,
+        }
         return NetworkController(NetworkConfig(**{**values, **settings}))  # type: ignore[arg-type]
 
 
@@ -73,6 +81,33 @@ def reach(namespace: str | Path | None, address: str, port: int, kind: str = "tc
                 return None
 
     return connect() if namespace is None else in_network_namespace(namespace, connect)
+
+
+async def add(
+    controller: NetworkController, id: str, network: str = "bridge", **options: object
+) -> tuple[Sandbox, Endpoint]:
+    """A sandbox with one endpoint, of whose options some are given."""
+    sandbox = await controller.create_sandbox(id, SandboxOptions(hostname=id))
+    endpoint = await sandbox.join(
+        controller.network(network),
+        EndpointOptions(name=id, **options),  # type: ignore[arg-type]
+    )
+    return sandbox, endpoint
+
+
+async def die(controller: NetworkController) -> None:
+    """What the end of its process does: sockets close, and nothing else happens."""
+    controller.ports.close()
+    if controller._watch:
+        await controller._watch.close()
+    for sandbox in controller.sandboxes():
+        if sandbox.resolver:
+            await sandbox.resolver.close()
+
+
+async def see(*arguments: object) -> str | None:
+    """`reach`, in a thread."""
+    return await asyncio.to_thread(reach, *arguments)  # type: ignore[arg-type]
 
 
 def _listen(kind: str, address: str, port: int) -> socket.socket:

@@ -73,7 +73,6 @@ class AddressPoolConfig(msgspec.Struct):
     size: int
 
 
-_NO_IPV6 = "IPv6 networking is not available yet"
 _NO_SWARM = "swarm mode is not available"
 _NO_PLUGINS = "plugins are not available"
 
@@ -197,23 +196,17 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
 
     bridge: Annotated[str, Option("Attach containers to a network bridge", short="b", group="Networks")] = ""
     bip: Annotated[str, Option("Specify network bridge IP")] = ""
-    bip6: Annotated[str, Option("Specify default-bridge IPv6 network", unsupported=_NO_IPV6)] = ""
+    bip6: Annotated[str, Option("Specify default-bridge IPv6 network")] = ""
     fixed_cidr: Annotated[str, Option("IPv4 subnet for fixed IPs")] = ""
-    fixed_cidr_v6: Annotated[str, Option("IPv6 subnet for fixed IPs", unsupported=_NO_IPV6)] = ""
+    fixed_cidr_v6: Annotated[str, Option("IPv6 subnet for fixed IPs")] = ""
     default_gateway: Annotated[str, Option("Container default gateway IPv4 address")] = ""
-    default_gateway_v6: Annotated[
-        str, Option("Container default gateway IPv6 address", unsupported=_NO_IPV6)
-    ] = ""
+    default_gateway_v6: Annotated[str, Option("Container default gateway IPv6 address")] = ""
     default_address_pools: Annotated[
         list[AddressPoolConfig], Option("Default address pools for local networks", "default-address-pool")
     ] = []
     default_network_opts: Annotated[
         dict[str, dict[str, str]],
-        Option(
-            "Default network options",
-            "default-network-opt",
-            unsupported="networks take their options when they are created",
-        ),
+        Option("Default network options", "default-network-opt"),
     ] = {}
     mtu: Annotated[int, Option("Set the MTU for the default bridge network")] = 0
     dns: Annotated[list[str], Option("DNS server to use")] = []
@@ -237,24 +230,23 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     ] = False
     ip_masq: Annotated[bool, Option("Enable IP masquerading for the default bridge network")] = True
     iptables: Annotated[bool, Option("Enable addition of firewall rules")] = True
-    ip6tables: Annotated[bool, Option("Enable addition of IPv6 firewall rules", ignored=_NO_IPV6)] = True
-    ipv6: Annotated[
-        bool, Option("Enable IPv6 networking for the default bridge network", unsupported=_NO_IPV6)
-    ] = False
+    ip6tables: Annotated[
+        bool,
+        Option("Enable addition of IPv6 firewall rules", ignored="one table serves both IP versions"),
+    ] = True
+    ipv6: Annotated[bool, Option("Enable IPv6 networking for the default bridge network")] = False
     allow_direct_routing: Annotated[
         bool,
-        Option(
-            "Allow remote access to published ports on container IP addresses",
-            unsupported="direct routing is not available",
-        ),
+        Option("Allow remote access to published ports on container IP addresses"),
     ] = False
     firewall_backend: Annotated[str, Option("Firewall backend to use", choices=("", "nftables"))] = ""
-    userland_proxy: Annotated[
-        bool, Option("Use userland proxy for loopback traffic", ignored="a proxy is never used")
-    ] = True
+    userland_proxy: Annotated[bool, Option("Use userland proxy for loopback traffic")] = True
     userland_proxy_path: Annotated[
-        str, Option("Path to the userland proxy binary", ignored="a proxy is never used")
+        str, Option("Path to the userland proxy binary", ignored="the daemon relays by itself")
     ] = ""
+    warm_sandboxes: Annotated[
+        int, Option("Network namespaces to keep ready for containers that start; 0 keeps none")
+    ] = 4
     network_control_plane_mtu: Annotated[int, Option("Network Control plane MTU", ignored=_NO_SWARM)] = 1500
     swarm_default_advertise_addr: Annotated[
         str, Option("Default address for swarm advertised address", ignored=_NO_SWARM)

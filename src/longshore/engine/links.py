@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.ports import parse_port
 from longshore.errors import Conflict, InvalidParameter, NotFound, System
+from longshore.network.ruleset import Link
 
 _OF_THE_IMAGE = ("HOME", "PATH")
 """Variables that every container has and that say nothing about the one that is linked."""
@@ -84,6 +86,23 @@ async def tell_linking_containers(engine: Engine, container: Container) -> None:
                 for name, alias, address in sandbox.options.links
             ]
         )
+
+
+async def link_firewall(engine: Engine, container: Container) -> None:
+    """Let the ports through that linked containers expose, where the default bridge keeps them apart."""
+    own = (container.networks.Networks or {}).get("bridge")
+    firewall = engine.networks.machine.firewall
+    if own is None or not own.IPAddress or firewall is None or engine.config.icc:
+        return
+    links: list[Link] = []
+    for parent in engine.containers:
+        for child, _ in _children(engine, parent) if parent.host_config.Links else ():
+            there = (child.networks.Networks or {}).get("bridge")
+            here = (parent.networks.Networks or {}).get("bridge")
+            if container in (parent, child) and here and there and here.IPAddress and there.IPAddress:
+                links += [Link(here.IPAddress, there.IPAddress, *port) for port in _ports(child)]
+    if links:
+        await asyncio.to_thread(firewall.link, links)
 
 
 def link_environment(engine: Engine, container: Container) -> tuple[str, ...]:

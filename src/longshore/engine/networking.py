@@ -8,15 +8,17 @@ default network first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from longshore.containers.container import Container
 from longshore.containers.record import RecordEndpoint, ipam_config
 from longshore.engine.engine import Engine
-from longshore.engine.links import links_of, tell_linking_containers
+from longshore.engine.links import link_firewall, links_of, parse_link, tell_linking_containers
 from longshore.engine.ports import port_bindings, port_map
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
 from longshore.network.endpoint import Endpoint, EndpointOptions
@@ -143,11 +145,31 @@ async def allocate_network(engine: Engine, container: Container, namespace_of: i
     settings.Ports = {}
     # The default network first: links live on it, and hosts and resolv.conf are laid out by it.
     order = sorted(networks, key=lambda name: (name != DEFAULT_NETWORK, name != mode, name))
-    for position, name in enumerate(order):
+    publishing = _publishing_network(engine, networks, order)
+    for name in order:
         with span(f"connect {name}"):
-            await connect_to_network(engine, container, sandbox, name, publish=position == 0)
+            await connect_to_network(engine, container, sandbox, name, publish=name == publishing)
+    note_ports(container, sandbox)
+    await link_firewall(engine, container)
     await tell_linking_containers(engine, container)
     return sandbox
+
+
+def _publishing_network(engine: Engine, networks: Mapping[str, RecordEndpoint], order: list[str]) -> str:
+    """The network that will be the way out, so that no port has to move while the container starts."""
+    by_priority = sorted(networks, key=lambda name: (-networks[name].GwPriority, name))
+    for name in by_priority:
+        with contextlib.suppress(EngineError):
+            network = find_network(engine, name, networks[name].NetworkID)
+            if network.behaviour.addressed and not network.internal:
+                return name
+    return order[0] if order else ""
+
+
+def note_ports(container: Container, sandbox: Sandbox) -> None:
+    """Record where the container's ports are published now."""
+    ports = [port for endpoint in sandbox.endpoints for port in endpoint.ports]
+    container.networks.Ports = port_map(container, ports) if sandbox.endpoints else {}
 
 
 def update_network_settings(engine: Engine, container: Container) -> None:
@@ -168,8 +190,6 @@ async def connect_to_network(
     network = find_network(engine, name, settings.NetworkID)
     endpoint = await sandbox.join(network, _endpoint_options(engine, container, network, settings, publish))
     _record_endpoint(container, network, settings, endpoint)
-    if publish:
-        container.networks.Ports = port_map(container, endpoint)
     engine.events.publish(
         "network",
         "connect",
@@ -214,10 +234,7 @@ def _endpoint_options(
     del engine
     wanted = ipam_config(settings)
     aliases = list(settings.Aliases or [])
-    settings.DNSNames = None
-    if network.name not in (DEFAULT_NETWORK, "host", "none"):
-        own = [container.name, *aliases, container.id[:12], container.config.Hostname]
-        settings.DNSNames = list(dict.fromkeys(name for name in own if name))
+    settings.DNSNames = dns_names(container, network, settings)
     return EndpointOptions(
         name=container.name,
         mac_address=settings.DesiredMacAddress or container.config.MacAddress,
@@ -227,8 +244,24 @@ def _endpoint_options(
         dns_names=settings.DNSNames or [],
         driver_opts=dict(settings.DriverOpts or {}),
         gw_priority=settings.GwPriority,
+        link_local_addresses=list(wanted.LinkLocalIPs or []),
+        links=dict(_aliased_links(settings)),
         port_bindings=port_bindings(container) if publish else [],
     )
+
+
+def dns_names(container: Container, network: Network, settings: RecordEndpoint) -> list[str] | None:
+    """The names that neighbours know the container by; none on the predefined networks."""
+    if network.name in (DEFAULT_NETWORK, "host", "none"):
+        return None
+    own = [container.name, *(settings.Aliases or []), container.id[:12], container.config.Hostname]
+    return list(dict.fromkeys(name for name in own if name))
+
+
+def _aliased_links(settings: RecordEndpoint) -> Iterator[tuple[str, str]]:
+    for link in settings.Links or []:
+        name, alias = parse_link(link)
+        yield alias.lower(), name.lower()
 
 
 def _record_endpoint(
@@ -253,14 +286,25 @@ async def disconnect_from_network(engine: Engine, container: Container, network:
         return
     for endpoint in [one for one in sandbox.endpoints if one.network_id == network.id]:
         await sandbox.leave(endpoint)
-        if endpoint.ports:
-            container.networks.Ports = {}
+        note_ports(container, sandbox)
         engine.events.publish(
             "network",
             "disconnect",
             network.id,
             {"container": container.id, "name": network.name, "type": network.driver},
         )
+
+
+async def rename_endpoints(engine: Engine, container: Container, old: str) -> None:
+    """Let neighbours find a running container by its new name, and by the old one no more."""
+    names: dict[str, list[str]] = {}
+    for name, settings in (container.networks.Networks or {}).items():
+        with contextlib.suppress(EngineError):
+            network = find_network(engine, name, settings.NetworkID)
+            if settings.DNSNames is not None:
+                settings.DNSNames = names[network.id] = dns_names(container, network, settings) or []
+    if (sandbox := engine.networks.sandbox(container.id)) is not None:
+        await sandbox.rename(old, container.name, names)
 
 
 async def release_network(engine: Engine, container: Container) -> None:

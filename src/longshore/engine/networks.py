@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from longshore.containers.container import Container
 from longshore.containers.record import RecordEndpoint
 from longshore.engine.engine import Engine
@@ -10,6 +12,7 @@ from longshore.engine.networking import (
     disconnect_from_network,
     joined_container,
     network_mode,
+    note_ports,
 )
 from longshore.errors import (
     Conflict,
@@ -17,11 +20,11 @@ from longshore.errors import (
     Forbidden,
     InvalidParameter,
     NotFound,
-    NotImplementedHere,
     Unavailable,
 )
 from longshore.network.ipam import IPAMPool
 from longshore.network.network import Network
+from longshore.network.options import ENABLE, flag
 from longshore.types import codec
 from longshore.types.codec import ApiStruct
 from longshore.types.filters import (
@@ -36,6 +39,7 @@ from longshore.types.filters import (
 )
 from longshore.types.network import (
     IPAM,
+    ConfigReference,
     EndpointSettings,
     IPAMConfig,
     NetworkContainer,
@@ -58,27 +62,31 @@ class NetworksPruneResponse(ApiStruct):
 async def network_create(engine: Engine, request: NetworkCreateRequest) -> NetworkCreateResponse:
     """POST /networks/create. Raises Conflict, Forbidden, InvalidParameter, NotFound as Docker does."""
     _refuse_swarm(request)
-    if request.ConfigOnly:
-        raise NotImplementedHere("configuration-only networks are not supported")
-    if request.ConfigFrom is not None and request.ConfigFrom.Network:
-        raise NotFound(f'configuration network "{request.ConfigFrom.Network}" does not exist')
     ipam = request.IPAM or IPAM()
     if ipam.Driver not in ("", "default"):
         raise NotFound(f"could not find plugin {ipam.Driver} in v1 plugin registry: plugin not found")
+    driver = request.Driver or "bridge"
+    defaults = engine.config.default_network_opts.get(driver, {})
     network = await engine.networks.create_network(
         request.Name,
-        request.Driver or "bridge",
+        driver,
         options=request.Options,
         ipam=[_pool(one) for one in ipam.Config or []],
         internal=request.Internal,
         attachable=request.Attachable,
-        enable_ipv4=request.EnableIPv4 is not False,
-        enable_ipv6=bool(request.EnableIPv6),
+        enable_ipv4=_enabled(request.EnableIPv4, defaults, 4),
+        enable_ipv6=_enabled(request.EnableIPv6, defaults, 6),
         labels=request.Labels,
         ipam_options=ipam.Options,
+        config_only=request.ConfigOnly,
+        config_from=request.ConfigFrom.Network if request.ConfigFrom is not None else "",
     )
     _event(engine, network, "create")
     return NetworkCreateResponse(network.id)
+
+
+def _enabled(asked: bool | None, defaults: Mapping[str, str], version: int) -> bool:
+    return asked if asked is not None else flag(defaults, ENABLE[version], default=version == 4)
 
 
 def _refuse_swarm(request: NetworkCreateRequest) -> None:
@@ -130,7 +138,7 @@ async def networks_prune(engine: Engine, filters: Filters) -> NetworksPruneRespo
         for name, endpoint in (container.networks.Networks or {}).items()
     }
     for network in engine.networks.networks():
-        if network.name in PREDEFINED or {network.id, network.name} & used:
+        if network.name in PREDEFINED or network.record.config_only or {network.id, network.name} & used:
             continue
         if not labels_match(filters, network.labels):
             continue
@@ -159,6 +167,8 @@ async def network_connect(
         if container.state.RemovalInProgress or container.state.Dead:
             raise Conflict(f"container {container.id} is marked for removal and cannot be connected")
         _refuse_foreign_mode(container, network)
+        if network.record.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         networks = container.networks.Networks
         if networks is None:
             networks = container.networks.Networks = {}
@@ -178,6 +188,7 @@ async def network_connect(
             except EngineError:
                 del networks[network.name]
                 raise
+            note_ports(container, sandbox)
         await engine.containers.save(container)
 
 
@@ -230,6 +241,8 @@ def describe_network(engine: Engine, network: Network, containers: bool = True) 
         ),
         Internal=network.internal,
         Attachable=network.attachable,
+        ConfigOnly=network.record.config_only,
+        ConfigFrom=ConfigReference(network.record.config_from),
         Containers=_containers(engine, network) if containers else {},
         Options=network.options,
         Labels=network.labels,

@@ -113,6 +113,14 @@ def network_config(config: Config) -> NetworkConfig:
         dns_opts=config.dns_opts,
         dns_search=config.dns_search,
         firewall=config.iptables,
+        ipv6=config.ipv6,
+        bip6=config.bip6 or None,
+        fixed_cidr_v6=config.fixed_cidr_v6 or None,
+        default_gateway_v6=config.default_gateway_v6 or None,
+        default_network_opts=config.default_network_opts,
+        userland_proxy=config.userland_proxy,
+        warm_sandboxes=max(config.warm_sandboxes, 0),
+        allow_direct_routing=config.allow_direct_routing,
     )
 
 

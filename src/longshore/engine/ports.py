@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from longshore.containers.container import Container
 from longshore.errors import InvalidParameter
-from longshore.network.endpoint import Endpoint, PortBinding
+from longshore.network.endpoint import PortBinding, PublishedPort
 from longshore.types.container import PortMap
 from longshore.types.network import PortBinding as ApiPortBinding
 
@@ -58,16 +60,16 @@ def _host_ports(text: str, offset: int, span: int) -> tuple[int, int]:
     return start, end
 
 
-def port_map(container: Container, endpoint: Endpoint) -> PortMap:
+def port_map(container: Container, published: Iterable[PublishedPort]) -> PortMap:
     """Exposed ports as null and published ones with their places, as inspect shows them."""
     ports: PortMap = {}
     for text in sorted(container.config.ExposedPorts or {}):
         protocol, first, last = parse_port(text)
         for number in range(first, last + 1):
             ports[f"{number}/{protocol}"] = None
-    for binding in endpoint.ports:
+    for binding in published:
         places = ports.setdefault(f"{binding.container_port}/{binding.protocol}", None)
         if places is None:
             places = ports[f"{binding.container_port}/{binding.protocol}"] = []
-        places.append(ApiPortBinding(binding.host_ip, str(binding.host_port)))
+        places.append(ApiPortBinding(binding.host_ip, str(binding.host_port or "")))
     return ports

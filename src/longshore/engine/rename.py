@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from longshore.engine.engine import Engine
+from longshore.engine.networking import rename_endpoints
 from longshore.errors import Conflict, EngineError, InvalidParameter
 
 
@@ -32,4 +33,5 @@ async def container_rename(engine: Engine, name: str, new_name: str) -> None:
             engine.containers.release_name(new, container.id)
             raise
         engine.containers.release_name(old, container.id)
+        await rename_endpoints(engine, container, old)
     engine.log_container_event(container, "rename", oldName=f"/{old}")

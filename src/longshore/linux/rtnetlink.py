@@ -43,6 +43,7 @@ _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO = 1, 3, 4, 10, 12
 _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
+_IFLA_LINK, _IFLA_VLAN_ID, _IFLA_MACVLAN_MODE, _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 5, 1, 1, 1, 2
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
@@ -109,6 +110,60 @@ def create_veth(
         nested(_IFLA_INFO_DATA, nested(_VETH_INFO_PEER, peer)),
     )
     rtnl.request(Message(_RTM_NEWLINK, payload, _CREATE))
+
+
+def create_link(rtnl: NetlinkSocket, name: str, kind: str) -> None:
+    """Make a link that needs no more than its kind, such as dummy, and set it up. Raises OSError."""
+    payload = _ifinfo(flags=IFF_UP) + text(_IFLA_IFNAME, name)
+    payload += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind))
+    rtnl.request(Message(_RTM_NEWLINK, payload, _CREATE))
+
+
+def create_vlan(rtnl: NetlinkSocket, name: str, *, parent: int, id: int) -> None:
+    """Make the link of a VLAN (802.1Q) on the link of index `parent`, and set it up. Raises OSError."""
+    payload = _ifinfo(flags=IFF_UP) + text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
+    data = nested(_IFLA_INFO_DATA, attribute(_IFLA_VLAN_ID, struct.pack("=H", id)))
+    payload += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vlan"), data)
+    rtnl.request(Message(_RTM_NEWLINK, payload, _CREATE))
+
+
+def create_on_parent(
+    rtnl: NetlinkSocket,
+    name: str,
+    kind: str,
+    *,
+    parent: int,
+    namespace: int,
+    mode: int,
+    flags: int = 0,
+    address: str = "",
+    mtu: int = 0,
+) -> None:
+    """Make a macvlan or ipvlan link, still down, inside the namespace, on the link of index `parent` here.
+
+    `namespace` is a file descriptor; mode and flags are those of linux/if_link.h. Raises OSError.
+    """
+    payload = _ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
+    payload += u32(_IFLA_NET_NS_FD, namespace)
+    if mtu:
+        payload += u32(_IFLA_MTU, mtu)
+    if address:
+        payload += attribute(_IFLA_ADDRESS, _mac(address))
+    if kind == "macvlan":
+        data = u32(_IFLA_MACVLAN_MODE, mode)
+    else:
+        data = attribute(_IFLA_IPVLAN_MODE, struct.pack("=H", mode))
+        data += attribute(_IFLA_IPVLAN_FLAGS, struct.pack("=H", flags))
+    payload += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), nested(_IFLA_INFO_DATA, data))
+    rtnl.request(Message(_RTM_NEWLINK, payload, _CREATE))
+
+
+def rename_link(rtnl: NetlinkSocket, index: int, name: str, namespace: int | None = None) -> None:
+    """Give a link that is down another name, and move it to the namespace behind a file descriptor."""
+    payload = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + text(_IFLA_IFNAME, name)
+    if namespace is not None:
+        payload += u32(_IFLA_NET_NS_FD, namespace)
+    rtnl.request(Message(_RTM_NEWLINK, payload))
 
 
 def delete_link(rtnl: NetlinkSocket, name: str) -> bool:
@@ -194,10 +249,15 @@ def addresses(rtnl: NetlinkSocket, index: int) -> list[Interface]:
     return found
 
 
-def set_default_route(rtnl: NetlinkSocket, index: int, gateway: str) -> None:
-    """Send what has no other route to `gateway`, in place of a default route there was."""
-    via = ip_address(gateway)
-    message = _default_route(via.version, index) + attribute(_RTA_GATEWAY, via.packed)
+def set_default_route(rtnl: NetlinkSocket, index: int, gateway: str = "", version: int = 4) -> None:
+    """Send what has no other route to `gateway`, in place of a default route there was.
+
+    Without a gateway what is of IP `version` leaves by the link as it is.
+    """
+    via = ip_address(gateway) if gateway else None
+    message = _default_route(via.version if via else version, index)
+    if via:
+        message += attribute(_RTA_GATEWAY, via.packed)
     rtnl.request(Message(_RTM_NEWROUTE, message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE))
 
 

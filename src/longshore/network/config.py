@@ -28,6 +28,13 @@ class NetworkConfig:
     """Address and prefix length of the default bridge."""
     fixed_cidr: str | None = None
     default_gateway: str | None = None
+    ipv6: bool = False
+    """Whether the default bridge has IPv6 as well; without `fixed_cidr_v6` its subnet is chosen."""
+    bip6: str | None = None
+    fixed_cidr_v6: str | None = None
+    default_gateway_v6: str | None = None
+    default_network_opts: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Options of new networks that do not name them, by driver."""
     mtu: int = 1500
     icc: bool = True
     ip_forward: bool = True
@@ -42,7 +49,13 @@ class NetworkConfig:
     dns_opts: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     firewall: bool = True
-    """False makes no rules at all, as `--iptables=false`; published ports then reach nothing."""
+    """False makes no rules at all, as `--iptables=false`; published ports are then all relayed."""
+    userland_proxy: bool = True
+    """Whether what the firewall cannot translate is relayed."""
+    allow_direct_routing: bool = False
+    """Whether published ports are reached by containers' own addresses from everywhere."""
+    warm_sandboxes: int = 4
+    """Network namespaces that are kept ready; 0 makes each when it is needed."""
 
     @property
     def table(self) -> str:

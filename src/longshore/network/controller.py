@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,18 +14,28 @@ from longshore.linux import rtnetlink
 from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
-from longshore.network.create import PREDEFINED, default_records, resolve_record, user_record
+from longshore.network.create import (
+    PREDEFINED,
+    config_record,
+    default_records,
+    resolve_record,
+    user_record,
+)
 from longshore.network.drivers import DriverRegistry, Machine
 from longshore.network.drivers.bridge import BridgeDriver
 from longshore.network.drivers.null import NullDriver
+from longshore.network.drivers.vlan import VlanDriver
 from longshore.network.firewall import Firewall
 from longshore.network.foreign import dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
 from longshore.network.network import Network, NetworkRecord
+from longshore.network.options import ENABLE
 from longshore.network.ports import PortAllocator
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.store import Store
+from longshore.network.warm import WarmSandboxes
+from longshore.network.watch import FirewallWatch
 
 __all__ = ["Network", "NetworkController", "Sandbox"]
 
@@ -38,13 +48,16 @@ class NetworkController:
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
         self.store = Store(config.store)
-        self.ports = PortAllocator()
+        self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
         self.drivers = DriverRegistry()
         self.networks_by_id: dict[str, Network] = {}
+        self._warm = WarmSandboxes(config.namespaces, config.warm_sandboxes)
         self._machine: Machine | None = None
+        self._watch: FirewallWatch | None = None
         self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
         self._sandboxes: dict[str, Sandbox] = {}
         self._departures: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
 
     async def start(self, active_sandboxes: Mapping[str, str]) -> None:
@@ -63,6 +76,7 @@ class NetworkController:
                     raise
                 log.error("network %s cannot be restored: %s", record.name, exc)
         await self._restore_sandboxes(active_sandboxes)
+        self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
         """Shut down. Unless running sandboxes are to be kept, they, the table and the default bridge go."""
@@ -72,6 +86,10 @@ class NetworkController:
             else:
                 await self.sandbox_destroy(sandbox.container_id)
         await self.settled()
+        await self._warm.close()
+        if self._watch:
+            await self._watch.close()
+            self._watch = None
         kept = keep_active and bool(self._sandboxes)
         self._sandboxes.clear()
         self.ports.close()
@@ -113,13 +131,45 @@ class NetworkController:
         enable_ipv6: bool = False,
         labels: Mapping[str, str] | None = None,
         ipam_options: Mapping[str, str] | None = None,
+        config_only: bool = False,
+        config_from: str = "",
     ) -> Network:
-        """Make a network. Raises Forbidden, Conflict, InvalidParameter, NotFound with Docker's messages."""
+        """Make a network. Raises Forbidden, Conflict, InvalidParameter, NotFound with Docker's messages.
+
+        With `config_only` nothing is made but a place for settings, which other networks take by naming it
+        in `config_from`.
+        """
         async with self._lock:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network ")
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")
+            if config_from:
+                if config_only:
+                    raise Forbidden("a configuration network cannot depend on another configuration network")
+                if options or ipam or labels or ipam_options or enable_ipv6:
+                    raise Forbidden(
+                        "user specified configurations are not supported if the network depends on a "
+                        "configuration network"
+                    )
+                settings = self._settings(config_from)
+                options, ipam, labels = settings.options, settings.pools, settings.labels
+                ipam_options = settings.ipam_options
+                enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
+            if config_only:
+                settings = config_record(
+                    name,
+                    options=dict(options or {}),
+                    pools=list(ipam),
+                    ipam_options=dict(ipam_options or {}),
+                    operator_fields=internal or attachable,
+                    enable_ipv4=enable_ipv4,
+                    enable_ipv6=enable_ipv6,
+                    labels=dict(labels or {}),
+                )
+                return await self._take_up(settings, new=True)
+            defaults = self.config.default_network_opts.get(driver or "bridge", {})
+            options = {**{k: v for k, v in defaults.items() if k not in ENABLE.values()}, **(options or {})}
             record = user_record(
                 name,
                 driver or "bridge",
@@ -133,6 +183,7 @@ class NetworkController:
                 labels=dict(labels or {}),
                 known=self.drivers,
             )
+            record.config_from = config_from
             if any(other.record.link == record.link != "" for other in self.networks_by_id.values()):
                 raise Forbidden(f"bridge name already used by another network: {record.link}")
             return await self._take_up(record, new=True)
@@ -144,7 +195,11 @@ class NetworkController:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
             if self.networks_by_id.get(network.id) is not network:
                 raise NotFound(f"network {network.name} not found")
-            await self.settled()
+            if self._departures:
+                await asyncio.wait(set(self._departures.values()))
+            users = [one for one in self._records() if one.config_from == network.name]
+            if network.record.config_only and users:
+                raise Forbidden(f'configuration network "{network.name}" is in use')
             if network.endpoints:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
@@ -169,10 +224,16 @@ class NetworkController:
         await self.sandbox_destroy(container_id)
         if departure := self._departures.get(container_id):
             await asyncio.wait([departure])
-        id = secrets.token_hex(32)
+        id, warm = secrets.token_hex(32), None
+        if not (options.host or options.namespace_of or options.sysctls):
+            warm = self._warm.take()
+        if warm:
+            id = warm.path.name + id[len(warm.path.name) :]
         key = self.config.namespaces / ("default" if options.host else id[:12])
         sandbox = Sandbox(
-            self, SandboxRecord(id=id, container_id=container_id, key=str(key), options=options)
+            self,
+            SandboxRecord(id=id, container_id=container_id, key=str(key), options=options),
+            warm.rtnl if warm else None,
         )
         self._sandboxes[container_id] = sandbox
         try:
@@ -190,14 +251,22 @@ class NetworkController:
         await sandbox.destroy()
         if self._sandboxes.get(container_id) is sandbox:
             del self._sandboxes[container_id]
-            departure = asyncio.create_task(sandbox.depart(), name=f"departure of {container_id[:12]}")
-            self._departures[container_id] = departure
-            departure.add_done_callback(lambda _: self._departures.pop(container_id, None))
+            self._depart(self._departures, container_id, sandbox.depart())
+
+    def endpoint_departs(self, id: str, work: Coroutine[None, None, None]) -> None:
+        """Let what is left to do for an endpoint that has left go on behind its request."""
+        self._depart(self._leaving, id, work)
+
+    def _depart(
+        self, where: dict[str, asyncio.Task[None]], key: str, work: Coroutine[None, None, None]
+    ) -> None:
+        where[key] = asyncio.create_task(work, name=f"departure of {key[:12]}")
+        where[key].add_done_callback(lambda _: where.pop(key, None))
 
     async def settled(self) -> None:
-        """Wait until nothing is left of the sandboxes that were destroyed so far."""
-        if self._departures:
-            await asyncio.wait(set(self._departures.values()))
+        """Wait until nothing is left of the sandboxes and endpoints that have gone so far."""
+        if tasks := {*self._departures.values(), *self._leaving.values()}:
+            await asyncio.wait(tasks)
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """A container's sandbox, or None."""
@@ -229,6 +298,18 @@ class NetworkController:
                 return next((pool.gateway for pool in network.pools if "." in pool.gateway), "")
         return ""
 
+    def _settings(self, name: str) -> NetworkRecord:
+        """The settings that a configuration network holds."""
+        for network in self.networks_by_id.values():
+            if name in (network.name, network.id):
+                if not network.record.config_only:
+                    raise Forbidden(f'"{name}" is not a configuration network')
+                return network.record
+        raise NotFound(f'configuration network "{name}" does not exist')
+
+    def _records(self) -> list[NetworkRecord]:
+        return [network.record for network in self.networks_by_id.values()]
+
     def _user_records(self, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
         return sorted(
             (record for record in stored if record.name not in PREDEFINED), key=lambda one: one.created
@@ -250,7 +331,8 @@ class NetworkController:
             for subnet in reserved:
                 self._space.release(parse_network(subnet))
             if isinstance(exc, OSError):
-                raise System(f"cannot create network {record.id} ({record.link}): {exc}") from exc
+                link = record.link or record.parent
+                raise System(f"cannot create network {record.id} ({link}): {exc}") from exc
             raise
         self.networks_by_id[network.id] = network
         return network
@@ -272,8 +354,9 @@ class NetworkController:
             else:
                 await asyncio.to_thread(self._remove_left_over, record)
         if self.machine.firewall:
-            await asyncio.to_thread(self._rebuild_firewall)
-        self.machine.starting = False
+            # Everything in one transaction, in place of what the last engine left.
+            await asyncio.to_thread(self.machine.firewall.build)
+            self._watch = FirewallWatch(self.machine.firewall)
         await asyncio.to_thread(self._remove_namespaces, kept)
 
     # What follows blocks, and runs in threads.
@@ -286,6 +369,8 @@ class NetworkController:
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.drivers.register(BridgeDriver(self._machine))
+        for name in ("macvlan", "ipvlan"):
+            self.drivers.register(VlanDriver(name, self._machine, self._records))
         self.drivers.register(NullDriver("host"))
         self.drivers.register(NullDriver("null"))
 
@@ -298,7 +383,7 @@ class NetworkController:
                         network.behaviour.delete(network)
             if machine.firewall:
                 for network in self.networks_by_id.values():
-                    if network.record.link:
+                    if network.record.admitted:
                         dismiss(self.config.table, network.record.link)
                 machine.firewall.remove()
         if machine.firewall:
@@ -309,9 +394,9 @@ class NetworkController:
     def _create(self, network: Network, new: bool) -> None:
         self.store.save("network", network.id, network.record, durable=True)
         try:
-            made = network.record.link_made
+            before = network.record.link_made, network.record.admitted
             network.behaviour.create(network)
-            if network.record.link_made != made:
+            if (network.record.link_made, network.record.admitted) != before:
                 self.store.save("network", network.id, network.record, durable=True)
         except BaseException:
             if new:
@@ -325,22 +410,6 @@ class NetworkController:
     def _release_subnets(self, record: NetworkRecord) -> None:
         for pool in record.pools:
             self._space.release(parse_network(pool.subnet))
-
-    def _rebuild_firewall(self) -> None:
-        """Everything in one transaction, in place of what start had built up piece by piece."""
-        assert self.machine.firewall
-        driver = self.drivers.find("bridge")
-        assert isinstance(driver, BridgeDriver)
-        bridges = [
-            driver.rules(network) for network in self.networks_by_id.values() if network.driver == "bridge"
-        ]
-        ports = [
-            port
-            for sandbox in self._sandboxes.values()
-            for endpoint in sandbox.endpoints
-            for port in endpoint.ports
-        ]
-        self.machine.firewall.rebuild(bridges, ports)
 
     def _remove_left_over(self, record: SandboxRecord) -> None:
         for endpoint in record.endpoints:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Interface, ip_interface
 
 from longshore.errors import Forbidden, InvalidParameter, NotFound
@@ -13,8 +14,16 @@ from longshore.linux import rtnetlink
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import NetworkConfig
 from longshore.network.drivers import DriverRegistry
-from longshore.network.ipam import AddressSpace, IPAMPool, IPNetwork, parse_address, parse_network
-from longshore.network.network import (
+from longshore.network.ipam import (
+    AddressSpace,
+    IPAMPool,
+    IPNetwork,
+    overlap,
+    parse_address,
+    parse_network,
+)
+from longshore.network.network import NetworkRecord
+from longshore.network.options import (
     BRIDGE_NAME,
     DEFAULT_BRIDGE,
     DEFAULT_GATEWAY,
@@ -22,14 +31,12 @@ from longshore.network.network import (
     ICC,
     MASQUERADE,
     MTU,
-    NetworkRecord,
-    flag,
 )
+from longshore.network.resolvconf import host_resolv_conf
 from longshore.types.timestamp import now
 
 PREDEFINED = ("bridge", "host", "none")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_LINK_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
 
 
 def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
@@ -46,8 +53,12 @@ def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> l
             bridge.id, bridge.created = old.id, old.created
             bridge.link_made = old.link_made and old.link == config.bridge_name
         bridge.link = config.bridge_name
+        bridge.enable_ipv6 = config.ipv6
         bridge.pools = [_default_pool(config, old)]
+        if config.ipv6:
+            bridge.pools.append(_default_pool_ipv6(config, old))
         bridge.options = {
+            **config.default_network_opts.get("bridge", {}),
             DEFAULT_BRIDGE: "true",
             ICC: _go(config.icc),
             MASQUERADE: _go(config.ip_masq),
@@ -84,7 +95,8 @@ def user_record(
     if driver in ("host", "null", "none"):
         shown = "null" if driver == "none" else driver
         raise Forbidden(f'only one instance of "{shown}" network is allowed')
-    if known.find(driver) is None:
+    behaviour = known.find(driver)
+    if behaviour is None:
         raise NotFound(f"could not find plugin {driver} in v1 plugin registry: plugin not found")
     if not enable_ipv4 and not enable_ipv6:
         raise InvalidParameter("IPv4 or IPv6 must be enabled")
@@ -92,19 +104,35 @@ def user_record(
     record.options, record.labels, record.ipam_options = options, labels, ipam_options
     record.internal, record.attachable = internal, attachable
     record.enable_ipv4, record.enable_ipv6 = enable_ipv4, enable_ipv6
-    record.link = options.get(BRIDGE_NAME) or f"br-{record.id[:12]}"
-    if not _LINK_NAME.fullmatch(record.link) or record.link in (".", ".."):
-        raise InvalidParameter(f"invalid bridge name: {record.link}")
-    for option in (ICC, MASQUERADE):
-        flag(options, option, default=True)
-    if not options.get(MTU, "0").isdigit():
-        raise InvalidParameter(
-            f"failed to parse {MTU} value: {options[MTU]} "
-            f'(strconv.Atoi: parsing "{options[MTU]}": invalid syntax)'
-        )
-    if options.get(HOST_BINDING):
-        parse_address(options[HOST_BINDING])
     record.pools = _pools(record, pools)
+    behaviour.prepare(record)
+    return record
+
+
+def config_record(
+    name: str,
+    *,
+    options: dict[str, str],
+    pools: list[IPAMPool],
+    ipam_options: dict[str, str],
+    operator_fields: bool,
+    enable_ipv4: bool,
+    enable_ipv6: bool,
+    labels: dict[str, str],
+) -> NetworkRecord:
+    """A network of settings alone, for others to take them. Raises InvalidParameter, Forbidden."""
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(f"invalid network name: {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if operator_fields:
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator fields like "
+            "[ ingress | internal | attachable | scope ] are not supported."
+        )
+    record = _record(name, "null")
+    record.config_only = True
+    record.options, record.labels, record.ipam_options = options, labels, ipam_options
+    record.enable_ipv4, record.enable_ipv6 = enable_ipv4, enable_ipv6
+    record.pools = [pool for pool in _pools(record, pools) if pool.subnet]
     return record
 
 
@@ -121,10 +149,12 @@ def resolve_record(
         if pool.subnet:
             space.reserve(parse_network(pool.subnet))
         elif pool is record.pools[-1] and record.enable_ipv6 and not _has_version(record.pools, 6):
-            pool.subnet, pool.chosen = str(_unique_local(record.id)), True
-            space.reserve(parse_network(pool.subnet))
+            chosen = space.allocate(6, _in_use(rtnl)) if space.offers(6) else _unique_local(record.id)
+            pool.subnet, pool.chosen = str(chosen), True
+            if not space.offers(6):
+                space.reserve(chosen)
         else:
-            pool.subnet, pool.chosen = str(space.allocate(4, _routed(record, rtnl))), True
+            pool.subnet, pool.chosen = str(space.allocate(4, _in_use(rtnl))), True
         reserved.append(pool.subnet)
 
 
@@ -191,7 +221,7 @@ def _checked(subnet: IPNetwork, pool: IPAMPool) -> IPAMPool:
 def _default_pool(config: NetworkConfig, old: NetworkRecord | None) -> IPAMPool:
     pool = IPAMPool(ip_range=config.fixed_cidr or "")
     if config.default_gateway:
-        pool.aux_addresses = {DEFAULT_GATEWAY: str(parse_address(config.default_gateway))}
+        pool.aux_addresses = {DEFAULT_GATEWAY[4]: str(parse_address(config.default_gateway))}
     if config.bip:
         try:
             address = ip_interface(config.bip)
@@ -203,6 +233,38 @@ def _default_pool(config: NetworkConfig, old: NetworkRecord | None) -> IPAMPool:
         pool.subnet, pool.gateway = old.pools[0].subnet, old.pools[0].gateway
     elif config.fixed_cidr:
         pool.subnet = str(parse_network(config.fixed_cidr))
+    return pool
+
+
+def _default_pool_ipv6(config: NetworkConfig, old: NetworkRecord | None) -> IPAMPool:
+    pool = IPAMPool()
+    if config.default_gateway_v6:
+        pool.aux_addresses = {DEFAULT_GATEWAY[6]: str(parse_address(config.default_gateway_v6))}
+    if config.fixed_cidr_v6:
+        part = parse_network(config.fixed_cidr_v6)
+        link_local = parse_network("fe80::/64")
+        if part.version != 6 or part.is_multicast:
+            raise InvalidParameter(
+                f"invalid fixed-cidr-v6: '{config.fixed_cidr_v6}' is not a valid IPv6 subnet"
+            )
+        if part != link_local and overlap(part, link_local):
+            raise InvalidParameter(
+                f"invalid fixed-cidr-v6: '{config.fixed_cidr_v6}' clashes with the Link-Local prefix "
+                "'fe80::/64'"
+            )
+    if config.bip6:
+        try:
+            address = ip_interface(config.bip6)
+        except ValueError:
+            raise InvalidParameter(f"invalid CIDR address: {config.bip6}") from None
+        pool.subnet, pool.gateway = str(address.network), str(address.ip)
+        pool.ip_range = config.fixed_cidr_v6 or ""
+    elif config.fixed_cidr_v6:
+        pool.subnet = str(parse_network(config.fixed_cidr_v6))
+    elif old and old.link == config.bridge_name:
+        known = next((one for one in old.pools if ":" in one.subnet), None)
+        if known:
+            pool.subnet, pool.gateway = known.subnet, known.gateway
     return pool
 
 
@@ -223,8 +285,13 @@ def _adopt_addresses(record: NetworkRecord, rtnl: NetlinkSocket) -> None:
             rtnetlink.delete_address(rtnl, link.index, address)
 
 
-def _routed(record: NetworkRecord, rtnl: NetlinkSocket) -> list[IPNetwork]:
-    return list(rtnetlink.routed_networks(rtnl))
+def _in_use(rtnl: NetlinkSocket) -> list[IPNetwork]:
+    """What the machine has routes to, and its name servers."""
+    found: list[IPNetwork] = list(rtnetlink.routed_networks(rtnl))
+    for server in host_resolv_conf().nameservers:
+        with suppress(InvalidParameter):
+            found.append(parse_network(server.partition("%")[0]))
+    return found
 
 
 def _has_version(pools: Sequence[IPAMPool], version: int) -> bool:

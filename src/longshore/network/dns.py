@@ -12,7 +12,6 @@ import logging
 import random
 import socket
 import struct
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from longshore.linux.namespaces import in_network_namespace
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PORT = 53
 _TIMEOUT = 4.0
 """Seconds for one server, as Docker's resolver waits."""
 _CONCURRENT = 256
@@ -47,6 +47,8 @@ class Resolver:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._upstream: list[str] = []
+        self._inside = bool(sandbox.options.dns)
+        """Whether the servers are asked from inside the sandbox: those that a user names are its own."""
 
     async def start(self) -> None:
         """Make the sockets and lead port 53 to them. Raises OSError; nothing is left on failure."""
@@ -77,41 +79,40 @@ class Resolver:
         query = dnsmessage.parse(message)
         if query is None:
             return
-        reply = self._answer(query)
-        if reply is not None:
-            self._send(dnsmessage.truncated(query, reply), client)
-        elif len(self._tasks) >= _CONCURRENT:
+        records = self._records(query)
+        if records is not None:
+            self._send(dnsmessage.datagram(query, records), client)
+        elif not self._forwards() or len(self._tasks) >= _CONCURRENT:
             self._send(dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL), client)
         else:
             task = asyncio.create_task(self._forward_datagram(query, message, client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _answer(self, query: Query) -> bytes | None:
-        """The reply, if the name is one of ours or may not leave the machine; None to ask elsewhere."""
+    def _records(self, query: Query) -> list[bytes] | None:
+        """What is answered to a question about one of our names, nothing maybe; None for other names."""
         if query.type == dnsmessage.PTR:
             if name := self._name_of(dnsmessage.reverse_address(query.name)):
-                return dnsmessage.answer(query, [dnsmessage.pointer_record(name)])
-        else:
-            neighbours = list(self._neighbours(query.name))
-            if neighbours:
-                random.shuffle(neighbours)
-                return dnsmessage.answer(query, _address_records(neighbours, query.type))
-        if not any(endpoint.default_route for endpoint in self._sandbox.endpoints):
-            return dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
-        return None
+                return [dnsmessage.pointer_record(name)]
+            return None
+        neighbours = self._neighbours(query.name)
+        if not neighbours:
+            return None
+        random.shuffle(neighbours)
+        return _address_records(neighbours, query.type)
 
-    def _neighbours(self, name: str) -> Iterator[Endpoint]:
+    def _forwards(self) -> bool:
+        """Not from internal networks: a name may not leave the machine."""
+        return any(endpoint.default_route for endpoint in self._sandbox.endpoints)
+
+    def _neighbours(self, name: str) -> list[Endpoint]:
         """The endpoints of that name, `NAME` or `NAME.NETWORK`, on any of the sandbox's networks."""
+        found: list[Endpoint] = []
         for own in self._sandbox.endpoints:
             network = self._controller.networks_by_id.get(own.network_id)
-            if network is None or not network.has_resolver:
-                continue
-            short = name.removesuffix(f".{network.name.lower()}")
-            for endpoint in network.endpoints.values():
-                known = (endpoint.name, *endpoint.dns_names, *endpoint.aliases)
-                if any(name == one.lower() or short == one.lower() for one in known):
-                    yield endpoint
+            if network is not None and network.has_resolver:
+                found += network.named(own.links.get(name, name))
+        return found
 
     def _name_of(self, address: str) -> str:
         for own in self._sandbox.endpoints if address else ():
@@ -123,14 +124,15 @@ class Resolver:
         return ""
 
     async def _forward_datagram(self, query: Query, message: bytes, client: tuple[str, int]) -> None:
+        reply = dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
         for server in self._upstream:
             try:
-                reply = await asyncio.wait_for(_ask(query, message, server), _TIMEOUT)
+                reply = await asyncio.wait_for(self._ask(query, message, server), _TIMEOUT)
             except (OSError, TimeoutError):
                 continue
-            self._send(reply, client)
-            return
-        self._send(dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL), client)
+            if dnsmessage.is_final(reply):
+                break
+        self._send(reply, client)
 
     def _send(self, reply: bytes, client: tuple[str, int]) -> None:
         if self._transport and not self._transport.is_closing():
@@ -150,7 +152,13 @@ class Resolver:
                 query = dnsmessage.parse(message)
                 if query is None:
                     return
-                reply = self._answer(query) or await self._forward_stream(query, message)
+                records = self._records(query)
+                if records is not None:
+                    reply = dnsmessage.answer(query, records)
+                elif self._forwards():
+                    reply = await self._forward_stream(query, message)
+                else:
+                    reply = dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -159,12 +167,54 @@ class Resolver:
             writer.close()
 
     async def _forward_stream(self, query: Query, message: bytes) -> bytes:
+        reply = dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
         for server in self._upstream:
             try:
-                return await asyncio.wait_for(_ask_by_stream(message, server), _TIMEOUT)
+                reply = await asyncio.wait_for(self._ask_by_stream(message, server), _TIMEOUT)
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 continue
-        return dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
+            if dnsmessage.is_final(reply):
+                break
+        return reply
+
+    async def _ask(self, query: Query, message: bytes, server: str) -> bytes:
+        # A socket for each query: its random port is what makes forging a reply hard.
+        one = await self._socket(server, socket.SOCK_DGRAM)
+        loop = asyncio.get_running_loop()
+        try:
+            one.connect((server, _PORT))
+            transport, protocol = await loop.create_datagram_endpoint(lambda: _Reply(query), sock=one)
+        except BaseException:
+            one.close()
+            raise
+        try:
+            transport.sendto(message)
+            return await protocol.reply
+        finally:
+            transport.close()
+
+    async def _ask_by_stream(self, message: bytes, server: str) -> bytes:
+        one = await self._socket(server, socket.SOCK_STREAM)
+        try:
+            await asyncio.get_running_loop().sock_connect(one, (server, _PORT))
+            reader, writer = await asyncio.open_connection(sock=one)
+        except BaseException:
+            one.close()
+            raise
+        try:
+            writer.write(struct.pack("!H", len(message)) + message)
+            return await _read_message(reader)
+        finally:
+            writer.close()
+
+    async def _socket(self, server: str, kind: socket.SocketKind) -> socket.socket:
+        def make() -> socket.socket:
+            family = socket.AF_INET6 if ":" in server else socket.AF_INET
+            return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+        if self._inside:
+            return await asyncio.to_thread(in_network_namespace, self._sandbox.key, make)
+        return make()
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -189,26 +239,6 @@ class _Reply(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         if not self.reply.done():
             self.reply.set_exception(exc)
-
-
-async def _ask(query: Query, message: bytes, server: str) -> bytes:
-    # A socket for each query: its random port is what makes forging a reply hard.
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_datagram_endpoint(lambda: _Reply(query), remote_addr=(server, 53))
-    try:
-        transport.sendto(message)
-        return await protocol.reply
-    finally:
-        transport.close()
-
-
-async def _ask_by_stream(message: bytes, server: str) -> bytes:
-    reader, writer = await asyncio.open_connection(server, 53)
-    try:
-        writer.write(struct.pack("!H", len(message)) + message)
-        return await _read_message(reader)
-    finally:
-        writer.close()
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-A, PTR, AAAA, ANY = 1, 12, 28, 255
-NOERROR, FORMERR, SERVFAIL = 0, 1, 2
+A, PTR, MX, AAAA, SRV, ANY = 1, 12, 15, 28, 33, 255
+NOERROR, FORMERR, SERVFAIL, _REFUSED = 0, 1, 2, 5
 _HEADER = struct.Struct("!HHHHHH")
 _QR, _OPCODE, _TC, _RD, _RA = 0x8000, 0x7800, 0x0200, 0x0100, 0x0080
 _IN = 1
@@ -16,7 +16,9 @@ _TTL = 600
 """Seconds, as Docker's resolver answers."""
 _NAME_POINTER = b"\xc0\x0c"
 """The name of an answer: that of the question, which follows the header."""
-_PLAIN_UDP = 512
+_OPT = 41
+_PLAIN_UDP, _LARGEST_UDP = 512, 4096
+"""Bytes of a datagram: without EDNS (RFC 6891), and at most with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,14 @@ class Query:
     name: str
     type: int
     wire: bytes
+    size: int = _PLAIN_UDP
+    """Bytes of a datagram that the client takes."""
 
 
 def parse(message: bytes) -> Query | None:
     """The question of a standard query; None for anything else, which is not ours to answer."""
     try:
-        id, flags, questions, _, _, _ = _HEADER.unpack_from(message)
+        id, flags, questions, answers, authorities, additional = _HEADER.unpack_from(message)
         if flags & (_QR | _OPCODE) or questions != 1:
             return None
         labels: list[str] = []
@@ -48,7 +52,12 @@ def parse(message: bytes) -> Query | None:
         return None
     if family not in (_IN, 255):
         return None
-    return Query(id, flags, ".".join(labels), kind, message[_HEADER.size : offset + 5])
+    end = offset + 5
+    size = _PLAIN_UDP
+    # The one thing that as a rule follows the question is an OPT record: the root's name, the type, the size.
+    if additional and not answers + authorities and message[end : end + 3] == bytes([0, 0, _OPT]):
+        size = min(max(int.from_bytes(message[end + 3 : end + 5], "big"), _PLAIN_UDP), _LARGEST_UDP)
+    return Query(id, flags, ".".join(labels), kind, message[_HEADER.size : end], size)
 
 
 def answer(query: Query, records: Sequence[bytes], *, code: int = NOERROR) -> bytes:
@@ -57,11 +66,18 @@ def answer(query: Query, records: Sequence[bytes], *, code: int = NOERROR) -> by
     return _HEADER.pack(query.id, flags, 1, len(records), 0, 0) + query.wire + b"".join(records)
 
 
-def truncated(query: Query, reply: bytes) -> bytes:
-    """The reply, or one that says to ask again over TCP, if it is too long for a datagram."""
-    if len(reply) <= _PLAIN_UDP:
-        return reply
-    return _HEADER.pack(query.id, _QR | _TC | _RA | (query.flags & _RD), 1, 0, 0, 0) + query.wire
+def datagram(query: Query, records: Sequence[bytes]) -> bytes:
+    """The reply as a datagram: with the records that fit, and the advice to ask over TCP if some do not."""
+    room = query.size - _HEADER.size - len(query.wire)
+    fitting: list[bytes] = []
+    for record in records:
+        room -= len(record)
+        if room < 0:
+            reply = bytearray(answer(query, fitting))
+            reply[2] |= _TC >> 8
+            return bytes(reply)
+        fitting.append(record)
+    return answer(query, records)
 
 
 def address_record(address: str) -> bytes:
@@ -95,6 +111,11 @@ def matches(query: Query, reply: bytes) -> bool:
         return False
     question = reply[_HEADER.size : _HEADER.size + len(query.wire)]
     return question.lower() == query.wire.lower() or not reply[5]
+
+
+def is_final(reply: bytes) -> bool:
+    """Whether no other server need be asked: this one neither failed nor refused."""
+    return len(reply) >= _HEADER.size and reply[3] & 15 not in (SERVFAIL, _REFUSED)
 
 
 def _record(kind: int, data: bytes) -> bytes:

@@ -22,13 +22,15 @@ class PortBinding:
 
 
 class PublishedPort(msgspec.Struct, frozen=True):
-    """A port as it is published. `protocol` is tcp, udp or sctp."""
+    """A port as it is published. `protocol` is tcp, udp or sctp; host port 0 is none, as in routed mode."""
 
     protocol: str
     container_ip: str
     container_port: int
     host_ip: str
     host_port: int
+    direct: bool = False
+    """Reached by the container's own address as well."""
 
 
 @dataclass(slots=True)
@@ -44,8 +46,10 @@ class EndpointOptions:
     """Every name that the network's DNS answers for this endpoint, aliases included."""
     driver_opts: dict[str, str] = field(default_factory=dict)
     gw_priority: int = 0
+    link_local_addresses: list[str] = field(default_factory=list)
     port_bindings: list[PortBinding] = field(default_factory=list)
-    exposed_ports: list[str] = field(default_factory=list)
+    """Added to what the sandbox publishes."""
+    links: dict[str, str] = field(default_factory=dict)
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -67,6 +71,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     """Name inside the namespace, e.g. eth0."""
     host_interface: str = ""
     """Name of the veth's other end, on the bridge."""
+    publishes: list[int] = []
+    """IP versions of the host addresses that it publishes the sandbox's ports at."""
     ports: list[PublishedPort] = []
     aliases: list[str] = []
     dns_names: list[str] = []
@@ -74,3 +80,13 @@ class Endpoint(msgspec.Struct, kw_only=True):
     gw_priority: int = 0
     default_route: bool = True
     """Whether its gateway may be the sandbox's way out; not so on internal networks."""
+    device_route: bool = False
+    """Whether, without a gateway, the interface itself is a way out."""
+    link_local_addresses: list[str] = []
+    """Further addresses, not taken from any pool."""
+    links: dict[str, str] = {}
+    """Names that this endpoint alone calls neighbours by, and the neighbours' names."""
+
+    def names(self) -> set[str]:
+        """Every name it is found by, in lower case."""
+        return {one.lower() for one in (self.name, *self.dns_names, *self.aliases)}

@@ -1,134 +1,154 @@
 """The firewall: one nftables table, whose rules are written once.
 
 Networks and published ports are elements of sets and maps, so that what a packet costs, and what publishing
-a port costs, do not grow with the number of containers. Every change is one transaction.
+a port costs, do not grow with the number of containers. Every change is one transaction. What is in the
+table is also known here: whoever flushes it gets it back.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network.endpoint import PublishedPort
+from longshore.network.ruleset import (
+    ISOLATION,
+    TABLE,
+    BridgeRules,
+    Link,
+    bridge_elements,
+    commands,
+    link_elements,
+    port_elements,
+    users_part,
+)
 
-_TABLE = """
-set bridges { type ifname; }
-set internal { type ifname; }
-set same { type ifname . ifname; }
-set local4 { type ifname . ipv4_addr; flags interval; }
-set local6 { type ifname . ipv6_addr; flags interval; }
-set masquerade4 { type ipv4_addr; flags interval; }
-set masquerade6 { type ipv6_addr; flags interval; }
-map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
-map published6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
-map published_any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
-map published_any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
-
-chain publish {
-    dnat ip to ip daddr . meta l4proto . th dport map @published4
-    meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published_any4
-    dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6
-    meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published_any6
-}
-# Bridges have route_localnet, for ports published on 127.0.0.1: without this, containers would reach the
-# machine's loopback services.
-chain loopback {
-    type filter hook prerouting priority raw; policy accept;
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
-}
-# A neighbour may address 127.0.0.1 to us; translated here, it would get past the kernel's own check.
-chain prerouting {
-    type nat hook prerouting priority dstnat; policy accept;
-    ip daddr 127.0.0.0/8 return
-    fib daddr type local jump publish
-}
-chain output {
-    type nat hook output priority -100; policy accept;
-    fib daddr type local jump publish
-}
-# First: a container that reaches itself or a neighbour by a published port; the answer must come back here.
-chain postrouting {
-    type nat hook postrouting priority srcnat; policy accept;
-    oifname . ip saddr @local4 ct status dnat masquerade
-    oifname . ip6 saddr @local6 ct status dnat masquerade
-    oifname @bridges ip saddr 127.0.0.0/8 masquerade
-    ip saddr @masquerade4 oifname . ip saddr != @local4 masquerade
-    ip6 saddr @masquerade6 oifname . ip6 saddr != @local6 masquerade
-}
-chain forward {
-    type filter hook forward priority filter; policy accept;
-    iifname . oifname @same accept
-    iifname @internal drop
-    oifname @internal drop
-    iifname @bridges ct state established,related accept
-    oifname @bridges ct state established,related accept
-    iifname @bridges oifname @bridges drop
-    oifname @bridges ct status dnat accept
-    oifname @bridges drop
-}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeRules:
-    """What the firewall must know of a bridge: its link, its subnets, what may leave it."""
-
-    link: str
-    subnets: tuple[str, ...]
-    masquerade: bool
-    internal: bool
+_EMPTY_USERS_CHAIN = "\tchain user {\n\t}\n"
 
 
 class Firewall:
-    """One table. Methods block, raise NftablesError, and either take effect as a whole or not at all."""
+    """One table. Methods block, raise NftablesError, and either take effect as a whole or not at all.
+
+    Until `build` is called changes are only noted.
+    """
 
     def __init__(self, table: str) -> None:
         """Binds to the network namespace of the calling thread."""
         self._table = f"inet {table}"
+        self._isolation = f"bridge {table}"
         self._nft = Nftables()
+        self._lock = threading.RLock()
+        self._bridges: dict[str, BridgeRules] = {}
+        self._ports: set[PublishedPort] = set()
+        self._isolated: set[str] = set()
+        self._links: set[Link] = set()
+        self._signature = ""
 
-    def rebuild(self, bridges: Iterable[BridgeRules], ports: Iterable[PublishedPort]) -> None:
-        """Replace the table, whatever is in it, by one with these bridges and ports."""
-        commands = [f"add table {self._table}", f"delete table {self._table}"]
-        commands.append(f"table {self._table} {{{_TABLE}}}")
-        for bridge in bridges:
-            commands += self._bridge("add", bridge)
-        self._nft.run("\n".join([*commands, *self._elements("add", ports)]))
+    def build(self) -> None:
+        """Make the table, in place of whatever is in it but the user's own chains and sets."""
+        with self._lock:
+            table = self._table
+            parts = [f"add table {table}", f"delete table {table}", f"table {table} {{{TABLE}"]
+            parts += [self._users() or _EMPTY_USERS_CHAIN, "}"]
+            for bridge in self._bridges.values():
+                parts += commands("add", table, bridge_elements(bridge))
+            ports = [element for port in self._ports for element in port_elements(port)]
+            parts += commands("add", table, ports)
+            parts += [f"add table {self._isolation}", f"delete table {self._isolation}"]
+            if self._isolated:
+                parts.append(f"table {self._isolation} {{{ISOLATION}}}")
+                parts += commands("add", self._isolation, self._isolating())
+            self._nft.run("\n".join(parts))
+            self._signature = self._sign()
+
+    def repair(self) -> bool:
+        """Build the table again if somebody took it, or what is in its chains, away; whether that was so."""
+        with self._lock:
+            if not self._signature or self._sign() == self._signature:
+                return False
+            self.build()
+            return True
 
     def add_bridge(self, bridge: BridgeRules) -> None:
         """Let a bridge take part."""
-        self._nft.run("\n".join(self._bridge("add", bridge)))
+
+        def note() -> None:
+            self._bridges[bridge.link] = bridge
+
+        def forget() -> None:
+            self._bridges.pop(bridge.link, None)
+
+        self._change(commands("add", self._table, bridge_elements(bridge)), note, forget)
 
     def remove_bridge(self, bridge: BridgeRules) -> None:
         """Undo `add_bridge`."""
-        self._nft.run("\n".join(self._bridge("delete", bridge)))
+        if bridge.link in self._bridges:
+            removal = commands("delete", self._table, bridge_elements(bridge))
+            self._change(removal, lambda: self._bridges.pop(bridge.link, None))
 
-    def publish(self, ports: Iterable[PublishedPort]) -> None:
+    def publish(self, ports: Sequence[PublishedPort]) -> None:
         """Publish ports, all or none."""
-        if commands := self._elements("add", ports):
-            self._nft.run("\n".join(commands))
+        elements = [element for port in ports for element in port_elements(port)]
+        self._change(
+            commands("add", self._table, elements),
+            lambda: self._ports.update(ports),
+            lambda: self._ports.difference_update(ports),
+        )
 
     def unpublish(self, ports: Iterable[PublishedPort]) -> None:
         """Undo `publish`; ports that are not published are passed over."""
-        ports = list(ports)
-        if not ports:
+        ports = [port for port in ports if port in self._ports]
+        self._delete(self._table, ports, port_elements, lambda: self._ports.difference_update(ports))
+
+    def isolate(self, port: str) -> None:
+        """Keep a bridge's port, by the name of its link, from reaching others that are isolated."""
+        with self._lock:
+            if not self._isolated and self._signature:
+                self._isolated.add(port)
+                self.build()
+                return
+            addition = commands("add", self._isolation, [("isolated", f'"{port}"')])
+            self._change(addition, lambda: self._isolated.add(port), lambda: self._isolated.discard(port))
+
+    def unisolate(self, port: str) -> None:
+        """Undo `isolate`."""
+        if port in self._isolated:
+            removal = commands("delete", self._isolation, [("isolated", f'"{port}"')])
+            self._change(removal, lambda: self._isolated.discard(port))
+
+    def link(self, links: Iterable[Link]) -> None:
+        """Let linked containers reach ports of isolated ones."""
+        links = [link for link in links if link not in self._links]
+        with self._lock:
+            if not self._isolated:  # The table is not there: it will be, with the first isolated port.
+                self._links.update(links)
+                return
+            elements = [element for link in links for element in link_elements(link)]
+            self._change(
+                commands("add", self._isolation, elements),
+                lambda: self._links.update(links),
+                lambda: self._links.difference_update(links),
+            )
+
+    def unlink(self, address: str) -> None:
+        """Undo `link` for all links from or to an address."""
+        links = [link for link in self._links if address in (link.parent, link.child)]
+        if links and not self._isolated:
+            self._links.difference_update(links)
             return
-        try:
-            self._nft.run("\n".join(self._elements("delete", ports)))
-        except NftablesError:
-            # Someone took elements, or the table, away: what is left goes one by one.
-            for port in ports:
-                try:
-                    self._nft.run("\n".join(self._elements("delete", [port])))
-                except NftablesError:
-                    continue
+        self._delete(self._isolation, links, link_elements, lambda: self._links.difference_update(links))
 
     def remove(self) -> None:
-        """Delete the table."""
-        self._nft.run(f"add table {self._table}\ndelete table {self._table}")
+        """Delete the table, but for what in it is the user's."""
+        with self._lock:
+            self._signature = ""
+            users = self._users()
+            parts = [f"add table {table}\ndelete table {table}" for table in (self._table, self._isolation)]
+            if users not in ("", _EMPTY_USERS_CHAIN):
+                parts.append(f"table {self._table} {{\n{users}}}")
+            self._nft.run("\n".join(parts))
 
     def text(self) -> str:
         """The table as `nft list table` shows it."""
@@ -138,29 +158,55 @@ class Firewall:
         """Free the connection to the kernel; the table stays."""
         self._nft.close()
 
-    def _bridge(self, verb: str, bridge: BridgeRules) -> list[str]:
-        link = f'"{bridge.link}"'
-        elements = [("bridges", link), ("same", f"{link} . {link}")]
-        if bridge.internal:
-            elements.append(("internal", link))
-        for subnet in bridge.subnets:
-            version = 6 if ":" in subnet else 4
-            elements.append((f"local{version}", f"{link} . {subnet}"))
-            if bridge.masquerade:
-                elements.append((f"masquerade{version}", subnet))
-        return [f"{verb} element {self._table} {name} {{ {element} }}" for name, element in elements]
+    def _change(
+        self, change: list[str], note: Callable[[], object], forget: Callable[[], object] = lambda: None
+    ) -> None:
+        with self._lock:
+            note()
+            if not change or not self._signature:
+                return
+            try:
+                self._nft.run("\n".join(change))
+            except NftablesError:
+                if self.repair():  # It was flushed this very moment; now it holds the change as well.
+                    return
+                forget()
+                raise
 
-    def _elements(self, verb: str, ports: Iterable[PublishedPort]) -> list[str]:
-        elements: dict[str, list[str]] = defaultdict(list)
-        for port in ports:
-            version = 6 if ":" in port.container_ip else 4
-            key = f"{port.protocol} . {port.host_port}"
-            name = f"published_any{version}"
-            if port.host_ip not in ("0.0.0.0", "::"):
-                name, key = f"published{version}", f"{port.host_ip} . {key}"
-            target = f" : {port.container_ip} . {port.container_port}" if verb == "add" else ""
-            elements[name].append(key + target)
-        return [
-            f"{verb} element {self._table} {name} {{ {', '.join(found)} }}"
-            for name, found in elements.items()
-        ]
+    def _delete(
+        self, table: str, things: list[Any], elements: Callable[[Any], Any], forget: Callable[[], object]
+    ) -> None:
+        if not things:
+            return
+        try:
+            self._change(commands("delete", table, [e for one in things for e in elements(one)]), forget)
+        except NftablesError:
+            # Someone took elements away: what is left goes one by one.
+            for one in things:
+                try:
+                    self._change(commands("delete", table, elements(one)), lambda: None)
+                except NftablesError:
+                    continue
+
+    def _isolating(self) -> list[tuple[str, str]]:
+        links = [element for link in self._links for element in link_elements(link)]
+        return [*(("isolated", f'"{port}"') for port in self._isolated), *links]
+
+    def _users(self) -> str:
+        try:
+            return users_part(self.text())
+        except NftablesError:
+            return ""
+
+    def _sign(self) -> str:
+        listed = []
+        for table, chain in (
+            (self._table, "forward"),
+            (self._table, "publish"),
+            (self._isolation, "forward"),
+        ):
+            try:
+                listed.append(self._nft.run(f"list chain {table} {chain}"))
+            except NftablesError:
+                listed.append("")
+        return "\n".join(listed)

@@ -104,14 +104,18 @@ class AddressSpace:
             if base.version != version:
                 continue
             for candidate in base.subnets(new_prefix=size):
-                if not any(_overlap(candidate, other) for other in blocked):
+                if not any(overlap(candidate, other) for other in blocked):
                     self._taken.append(candidate)
                     return candidate
         raise InvalidParameter("all predefined address pools have been fully subnetted")
 
+    def offers(self, version: int) -> bool:
+        """Whether there are pools of that IP version to choose from."""
+        return any(base.version == version for base, _ in self._pools)
+
     def reserve(self, subnet: IPNetwork) -> None:
         """Take a given subnet. Raises Forbidden if it overlaps one that is taken."""
-        if any(_overlap(subnet, other) for other in self._taken):
+        if any(overlap(subnet, other) for other in self._taken):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
         self._taken.append(subnet)
 
@@ -137,7 +141,8 @@ def parse_address(text: str) -> IPAddress:
         raise InvalidParameter(f"invalid IP address: {text}") from None
 
 
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+def overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    """Whether two subnets have an address in common."""
     if one.version != other.version:
         return False
     return int(one.network_address) <= int(other.broadcast_address) and int(other.network_address) <= int(

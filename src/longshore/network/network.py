@@ -10,19 +10,10 @@ import msgspec
 from longshore.errors import EngineError, InvalidParameter
 from longshore.network.endpoint import Endpoint
 from longshore.network.ipam import AddressPool, IPAddress, IPAMPool, parse_address, parse_network
+from longshore.network.options import DEFAULT_BRIDGE, DEFAULT_GATEWAY, flag, gateway_mode
 
 if TYPE_CHECKING:
     from longshore.network.drivers import Driver
-
-ICC = "com.docker.network.bridge.enable_icc"
-MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
-BRIDGE_NAME = "com.docker.network.bridge.name"
-DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
-HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
-MTU = "com.docker.network.driver.mtu"
-DEFAULT_GATEWAY = "DefaultGatewayIPv4"
-"""Auxiliary address of the default bridge: its endpoints use it as gateway in place of the bridge itself."""
-INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 
 
 class NetworkRecord(msgspec.Struct, kw_only=True):
@@ -40,10 +31,18 @@ class NetworkRecord(msgspec.Struct, kw_only=True):
     enable_ipv4: bool = True
     enable_ipv6: bool = False
     labels: dict[str, str] = {}
+    config_only: bool = False
+    """Only settings, for others to take: nothing is made of it."""
+    config_from: str = ""
+    """Name of the network whose settings were taken."""
     link: str = ""
     """The bridge's link."""
+    parent: str = ""
+    """The link that macvlan and ipvlan interfaces stand on."""
     link_made: bool = False
-    """Whether the link is ours to delete: one that was there before is not."""
+    """Whether link or parent is ours to delete: one that was there before is not."""
+    admitted: bool = False
+    """Whether other people's firewalls had to be asked to let it through."""
 
 
 class Network:
@@ -58,6 +57,7 @@ class Network:
         """By endpoint id."""
         self.removing = False
         self._pools: list[tuple[AddressPool, str]] = []
+        self._names: dict[str, dict[str, Endpoint]] = {}
 
     @property
     def id(self) -> str:
@@ -117,28 +117,51 @@ class Network:
     @property
     def has_resolver(self) -> bool:
         """Whether containers on it find each other by name: on all but the predefined networks."""
-        return self.driver not in ("host", "null") and not self.is_default_bridge
+        return self.behaviour.addressed and not self.is_default_bridge
 
     @property
     def is_default_bridge(self) -> bool:
         """Whether it is the network `bridge`."""
         return flag(self.options, DEFAULT_BRIDGE, default=False)
 
+    def gateway_mode(self, version: int) -> str:
+        """nat, nat-unprotected, routed or isolated, by IP version."""
+        return gateway_mode(self.options, version)
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Let an endpoint be found, by its names as well."""
+        self.endpoints[endpoint.id] = endpoint
+        for name in endpoint.names():
+            self._names.setdefault(name, {})[endpoint.id] = endpoint
+
+    def drop_endpoint(self, id: str) -> None:
+        """Let an endpoint be found no more; nothing happens if it was not."""
+        endpoint = self.endpoints.pop(id, None)
+        for name in endpoint.names() if endpoint is not None else ():
+            self._names[name].pop(id, None)
+            if not self._names[name]:
+                del self._names[name]
+
+    def named(self, name: str) -> list[Endpoint]:
+        """The endpoints of a name in lower case, which may end with the network's own."""
+        found = self._names.get(name) or self._names.get(name.removesuffix(f".{self.name.lower()}"))
+        return list(found.values()) if found else []
+
     def open_pools(self) -> None:
         """Set up allocation with gateways and auxiliary addresses taken. Raises as `AddressPool.reserve`."""
         self._pools = []
         for pool in self.pools:
-            addresses = AddressPool(
-                parse_network(pool.subnet), parse_network(pool.ip_range) if pool.ip_range else None
-            )
-            if not pool.gateway and not (self.internal and self.driver != "bridge"):
-                pool.gateway = str(addresses.allocate())
-            elif pool.gateway:
+            subnet = parse_network(pool.subnet)
+            addresses = AddressPool(subnet, parse_network(pool.ip_range) if pool.ip_range else None)
+            if pool.gateway:
                 addresses.reserve(parse_address(pool.gateway))
+            elif self.behaviour.needs_gateway(self.record, subnet.version):
+                pool.gateway = str(addresses.allocate())
             for address in pool.aux_addresses.values():
                 if address != pool.gateway:
                     addresses.reserve(parse_address(address))
-            self._pools.append((addresses, pool.aux_addresses.get(DEFAULT_GATEWAY, pool.gateway)))
+            gateway = pool.aux_addresses.get(DEFAULT_GATEWAY[subnet.version], pool.gateway)
+            self._pools.append((addresses, gateway))
 
     def check_wanted(self, *wanted: str) -> None:
         """Raises InvalidParameter if a user asks for an address where subnets were chosen for him."""
@@ -184,17 +207,3 @@ class Network:
                 for pool, _ in self._pools:
                     if address in pool:
                         pool.release(address)
-
-
-def flag(options: dict[str, str], name: str, *, default: bool) -> bool:
-    """A boolean option, in any spelling that Go's strconv.ParseBool takes. Raises InvalidParameter."""
-    text = options.get(name, "")
-    if not text:
-        return default
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise InvalidParameter(
-        f'failed to parse {name} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)'
-    )

@@ -6,11 +6,14 @@ import errno
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 from longshore.errors import Conflict, EngineError, InvalidParameter, System
-from longshore.network.endpoint import PortBinding, PublishedPort
+from longshore.network.endpoint import PublishedPort
 
 _WILDCARDS = ("0.0.0.0", "::")
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -21,31 +24,61 @@ class PortInUse(Conflict):
     """The host port, or every port of the range, is taken."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A container's port to publish, on the same host port at each of its places.
+
+    A place is a host address and the container's address it leads to. Of the host ports from start to end
+    the first is taken that is free at all of them; from 0, one of the ephemeral ones.
+    """
+
+    protocol: str
+    container_port: int
+    start: int
+    end: int
+    places: tuple[tuple[str, str], ...]
+    direct: bool = False
+
+
+class _Holder(Protocol):
+    def close(self) -> None: ...
+
+
 class PortAllocator:
     """Every host port of one controller. Owned by the event loop's thread; a call takes microseconds a port.
 
     A held socket is bound and never listens: the firewall translates packets before any socket sees them.
+    Where it cannot, a relay listens instead.
     """
 
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, int], dict[str, socket.socket | None]] = {}
+    def __init__(self, *, relays: bool = True, firewall: bool = True) -> None:
+        self._relays, self._firewall = relays, firewall
+        self._held: dict[tuple[str, int], dict[str, _Holder | None]] = {}
         self._next = 0
 
-    def allocate(
-        self, bindings: Sequence[PortBinding], container_ip: str, default_ip: str
-    ) -> list[PublishedPort]:
-        """Take a host port for every binding, or none at all.
+    @cached_property
+    def relays_ipv6(self) -> bool:
+        """Whether IPv6 clients can be served where containers have IPv4 alone."""
+        if not self._relays:
+            return False
+        try:
+            with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+                probe.bind(("::", 0))
+        except OSError:
+            return False
+        return True
+
+    def allocate(self, wanted: Sequence[Wanted]) -> list[PublishedPort]:
+        """Take a host port for each, or none at all.
 
         Raises PortInUse, InvalidParameter, System with Docker's messages.
         """
         published: list[PublishedPort] = []
         with ExitStack() as undo:
-            chosen = any(not binding.host_port_start for binding in bindings)
-            ephemeral = _ephemeral_range() if chosen else _FALLBACK_RANGE
-            for binding in bindings:
-                port = self._allocate(binding, container_ip, binding.host_ip or default_ip, ephemeral)
-                undo.callback(self.release, [port])
-                published.append(port)
+            undo.callback(lambda: self.release(published))
+            ephemeral = _ephemeral_range() if any(not one.start for one in wanted) else _FALLBACK_RANGE
+            for one in wanted:
+                published += self._allocate(one, ephemeral)
             undo.pop_all()
         return published
 
@@ -53,6 +86,8 @@ class PortAllocator:
         """Take again what a running container had published; returns what was found in the way."""
         problems: list[str] = []
         for port in ports:
+            if not port.host_port:
+                continue
             try:
                 self._take(port)
             except EngineError as exc:
@@ -78,15 +113,10 @@ class PortAllocator:
                     holder.close()
         self._held.clear()
 
-    def _allocate(
-        self, binding: PortBinding, container_ip: str, host_ip: str, range_: tuple[int, int]
-    ) -> PublishedPort:
-        def port(number: int) -> PublishedPort:
-            return PublishedPort(binding.protocol, container_ip, binding.container_port, host_ip, number)
-
-        start, end = binding.host_port_start, binding.host_port_end or binding.host_port_start
+    def _allocate(self, wanted: Wanted, range_: tuple[int, int]) -> list[PublishedPort]:
+        start, end = wanted.start, wanted.end or wanted.start
         if start and start == end:
-            return self._take(port(start))
+            return self._take_all(wanted, start)
         ephemeral = not start
         if ephemeral:
             start, end = range_
@@ -97,24 +127,52 @@ class PortAllocator:
             if ephemeral:
                 self._next = number + 1
             try:
-                return self._take(port(number))
+                return self._take_all(wanted, number)
             except PortInUse:
                 continue
-        raise PortInUse(f"Bind for {_join(host_ip, start)} failed: all ports are allocated")
+        raise PortInUse(f"Bind for {_join(wanted.places[0][0], start)} failed: all ports are allocated")
 
-    def _take(self, port: PublishedPort) -> PublishedPort:
+    def _take_all(self, wanted: Wanted, number: int) -> list[PublishedPort]:
+        taken: list[PublishedPort] = []
+        try:
+            for host_ip, container_ip in wanted.places:
+                port = PublishedPort(
+                    wanted.protocol, container_ip, wanted.container_port, host_ip, number, wanted.direct
+                )
+                self._take(port)
+                taken.append(port)
+        except BaseException:
+            self.release(taken)
+            raise
+        return taken
+
+    def _take(self, port: PublishedPort) -> None:
         key = (port.protocol, port.host_port)
         holders = self._held.get(key, {})
         if any(_collide(port.host_ip, other) for other in holders):
             raise PortInUse(
                 f"Bind for {_join(port.host_ip, port.host_port)} failed: port is already allocated"
             )
-        holder = _bind(port)
+        holder = self._hold(port)
         self._held.setdefault(key, holders)[port.host_ip] = holder
-        return port
+
+    def _hold(self, port: PublishedPort) -> _Holder | None:
+        """A socket, or a relay behind it for what the firewall does not translate."""
+        relayed = self._relays and port.protocol in _KINDS and (":" in port.host_ip or not self._firewall)
+        holder = _bind(port, relayed=relayed)
+        if holder is None or not relayed:
+            return holder
+        from longshore.network.relay import DatagramRelay, StreamRelay
+
+        relay = StreamRelay if port.protocol == "tcp" else DatagramRelay
+        try:
+            return relay(holder, (port.container_ip, port.container_port))
+        except OSError as exc:
+            holder.close()
+            raise PortInUse(_bind_failure(port, exc)) from exc
 
 
-def _bind(port: PublishedPort) -> socket.socket | None:
+def _bind(port: PublishedPort, *, relayed: bool) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
     if port.protocol == "sctp":
         kind, protocol = socket.SOCK_STREAM, socket.IPPROTO_SCTP
@@ -131,7 +189,10 @@ def _bind(port: PublishedPort) -> socket.socket | None:
     try:
         if family == socket.AF_INET6:
             holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_DGRAM:
+        if relayed and kind == socket.SOCK_STREAM:
+            # Connections that a relay had, and that linger, must not keep the port from being taken.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not relayed and kind == socket.SOCK_DGRAM:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         holder.bind((port.host_ip, port.host_port))
     except OSError as exc:

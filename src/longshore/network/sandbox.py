@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,9 +22,24 @@ from longshore.linux.namespaces import (
 )
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.drivers.bridge import mac_of
+from longshore.network.drivers.inside import delete_interface
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
-from longshore.network.network import HOST_BINDING, INTERFACE_PREFIX, Network
+from longshore.network.ipam import parse_address
+from longshore.network.namespace import set_up_namespace
+from longshore.network.network import Network
+from longshore.network.options import (
+    INTERFACE_NAME,
+    INTERFACE_PREFIX,
+    check_link_name,
+    endpoint_sysctls,
+)
+from longshore.network.publishing import (
+    allocate_ports,
+    as_bound,
+    gateway_endpoint,
+    published_versions,
+)
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.threads import in_thread
 from longshore.tracing import span
@@ -32,16 +49,20 @@ if TYPE_CHECKING:
     from longshore.network.dns import Resolver
 
 log = logging.getLogger(__name__)
-_LOOPBACK = 1
+_GLANCE, _GLANCES = 0.0005, 2000
+"""Seconds between looks whether an interface is gone, and how many looks there are."""
 
 
 class Sandbox:
     """One sandbox. Its methods are called on the event loop; one at a time takes effect."""
 
-    def __init__(self, controller: NetworkController, record: SandboxRecord) -> None:
+    def __init__(
+        self, controller: NetworkController, record: SandboxRecord, rtnl: NetlinkSocket | None = None
+    ) -> None:
+        """`rtnl` works inside the namespace, if there is one already."""
         self._controller = controller
         self.record = record
-        self._rtnl: NetlinkSocket | None = None
+        self._rtnl = rtnl
         self._lock = asyncio.Lock()
         self.resolver: Resolver | None = None
         self.destroyed = False
@@ -97,21 +118,31 @@ class Sandbox:
                 raise Forbidden(f"network {network.name} is being removed")
             if network.driver == "host" and not self.options.host:
                 raise Forbidden("container cannot be connected to host network: its namespace is its own")
+            if network.record.config_only:
+                raise Forbidden("cannot create endpoint on configuration-only network")
+            before = list(self.options.port_bindings)
             with ExitStack() as undo:
                 endpoint = self._make_endpoint(network, options, undo)
-                with span("ports"):
-                    self._allocate_ports(network, endpoint, options)
-                undo.callback(lambda: self._controller.ports.release(endpoint.ports))
+                self.options.port_bindings = before + options.port_bindings
+                undo.callback(setattr, self.options, "port_bindings", before)
                 self.endpoints.append(endpoint)
                 undo.callback(self.endpoints.remove, endpoint)
+                with span("ports"):
+                    self._publish_first(network, endpoint)
+                undo.callback(lambda: self._controller.ports.release(endpoint.ports))
                 try:
                     await in_thread(self._connect, network, endpoint)
-                    await self._serve_names()
                 except asyncio.CancelledError:
                     await in_thread(self._disconnect_last)
                     raise
                 except OSError as exc:
                     raise System(f"failed to set up container networking: {exc}") from exc
+                try:
+                    await self._serve_names()
+                    await self._move_ports()
+                except BaseException:
+                    await in_thread(self._disconnect_last)
+                    raise
                 undo.pop_all()
             return endpoint
 
@@ -121,13 +152,40 @@ class Sandbox:
             if endpoint not in self.endpoints:
                 return
             network = self._controller.networks_by_id[endpoint.network_id]
-            await in_thread(_take_down, network, endpoint)
+            # Gone from the answers first, so that nobody is sent to what is being taken down.
+            network.drop_endpoint(endpoint.id)
+            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
+            await in_thread(network.behaviour.disconnect, network, endpoint)
+            self._controller.endpoint_departs(endpoint.id, self._remove(network, endpoint))
+            await in_thread(self._wait_until_gone, endpoint)
             self.endpoints.remove(endpoint)
-            self._forget(network, endpoint)
+            self._controller.ports.release(endpoint.ports)
             await asyncio.to_thread(self._settle)
+            await self._move_ports()
             if self.resolver and not self._named():
                 await self.resolver.close()
                 self.resolver = None
+
+    async def _remove(self, network: Network, endpoint: Endpoint) -> None:
+        try:
+            await in_thread(network.behaviour.remove, network, endpoint)
+        except OSError as exc:
+            log.warning("cannot remove %s from %s: %s", endpoint.name, network.name, exc)
+        network.release_addresses(endpoint)
+
+    async def rename(self, old: str, new: str, dns_names: Mapping[str, list[str]]) -> None:
+        """Let the endpoints go by another name; `dns_names` are all of their names, by network id."""
+        async with self._lock:
+            for endpoint in self.endpoints:
+                network = self._controller.networks_by_id.get(endpoint.network_id)
+                if network is None or endpoint.id not in network.endpoints:
+                    continue
+                network.drop_endpoint(endpoint.id)
+                endpoint.name = new if endpoint.name == old else endpoint.name
+                endpoint.dns_names = dns_names.get(endpoint.network_id, endpoint.dns_names)
+                network.add_endpoint(endpoint)
+            if not self.destroyed:
+                await in_thread(self._save)
 
     async def relink(self, links: list[tuple[str, str, str]]) -> None:
         """Write other addresses of linked containers into the hosts file. Raises OSError."""
@@ -150,11 +208,13 @@ class Sandbox:
             if self.resolver:
                 await self.resolver.close()
                 self.resolver = None
+            # Gone from the answers first, so that nobody is sent to what is being taken down.
+            for endpoint in self.endpoints:
+                if network := self._controller.networks_by_id.get(endpoint.network_id):
+                    network.drop_endpoint(endpoint.id)
             await in_thread(self._disconnect_all)
             for endpoint in self.endpoints:
                 self._controller.ports.release(endpoint.ports)
-                if network := self._controller.networks_by_id.get(endpoint.network_id):
-                    network.endpoints.pop(endpoint.id, None)
 
     async def depart(self) -> None:
         """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
@@ -175,7 +235,7 @@ class Sandbox:
                         network.take_address(version, address)
                     except EngineError as exc:
                         problems.append(f"{endpoint.name}: {address}: {exc.message}")
-            network.endpoints[endpoint.id] = endpoint
+            network.add_endpoint(endpoint)
             problems += self._controller.ports.restore(endpoint.ports)
             await asyncio.to_thread(network.behaviour.restore, network, endpoint)
         await self._serve_names()
@@ -202,6 +262,8 @@ class Sandbox:
             driver_opts=dict(options.driver_opts),
             gw_priority=options.gw_priority,
             default_route=not network.internal,
+            link_local_addresses=[str(parse_address(one)) for one in options.link_local_addresses],
+            links=dict(options.links),
         )
         if network.behaviour.addressed:
             undo.callback(network.release_addresses, endpoint)
@@ -217,42 +279,53 @@ class Sandbox:
             if network.internal:
                 endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
             endpoint.mac_address = _mac_address(options.mac_address) or mac_of(endpoint.ipv4_address)
-            endpoint.interface = self._free_interface(network.options.get(INTERFACE_PREFIX) or "eth")
-            endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
-        network.endpoints[endpoint.id] = endpoint
-        undo.callback(network.endpoints.pop, endpoint.id, None)
+            endpoint.interface = self._free_interface(network, endpoint)
+            if network.driver == "bridge":
+                endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
+            endpoint_sysctls(endpoint.driver_opts, endpoint.interface)
+        network.add_endpoint(endpoint)
+        undo.callback(network.drop_endpoint, endpoint.id)
         return endpoint
 
-    def _allocate_ports(self, network: Network, endpoint: Endpoint, options: EndpointOptions) -> None:
-        if not options.port_bindings or not network.behaviour.addressed or network.internal:
-            return
-        default = network.options.get(HOST_BINDING) or self._controller.config.default_ip
-        four = [binding for binding in options.port_bindings if ":" not in binding.host_ip]
-        six = [binding for binding in options.port_bindings if ":" in binding.host_ip]
-        allocate = self._controller.ports.allocate
-        try:
-            if endpoint.ipv4_address and ":" not in default:
-                endpoint.ports = allocate(four, endpoint.ipv4_address, default)
-            if endpoint.ipv6_address and six:
-                try:
-                    endpoint.ports += allocate(six, endpoint.ipv6_address, "::")
-                except EngineError:
-                    self._controller.ports.release(endpoint.ports)
-                    raise
-        except EngineError as exc:
-            raise System(
-                "driver failed programming external connectivity on endpoint "
-                f"{endpoint.name} ({endpoint.id}): {exc.message}"
-            ) from exc
-
-    def _free_interface(self, prefix: str) -> str:
-        taken = {endpoint.interface for endpoint in self.endpoints}
+    def _free_interface(self, network: Network, endpoint: Endpoint) -> str:
+        taken = {other.interface for other in self.endpoints}
+        if wanted := endpoint.driver_opts.get(INTERFACE_NAME):
+            check_link_name(wanted)
+            if wanted in taken or wanted == "lo":
+                raise Forbidden(f"interface name {wanted} is taken in container {self.container_id[:12]}")
+            return wanted
+        prefix = network.options.get(INTERFACE_PREFIX) or "eth"
         return next(name for i in range(len(taken) + 1) if (name := f"{prefix}{i}") not in taken)
 
-    def _forget(self, network: Network, endpoint: Endpoint) -> None:
-        network.endpoints.pop(endpoint.id, None)
-        network.release_addresses(endpoint)
-        self._controller.ports.release(endpoint.ports)
+    def _publish_first(self, network: Network, endpoint: Endpoint) -> None:
+        """Take the ports of a new endpoint that becomes the way out while none was."""
+        if self.options.port_bindings and not any(one.publishes for one in self.endpoints):
+            networks = self._controller.networks_by_id
+            endpoint.publishes = published_versions(self.endpoints, networks)[endpoint.id]
+            endpoint.ports = allocate_ports(self._controller, network, endpoint, self.options.port_bindings)
+
+    async def _move_ports(self) -> None:
+        """Publish where the way out is now. Raises System if a host port cannot be had any more."""
+        if not self.options.port_bindings:
+            return
+        networks = self._controller.networks_by_id
+        wanted = published_versions(self.endpoints, networks)
+        moving = [one for one in self.endpoints if wanted[one.id] != one.publishes]
+        if not moving:
+            return
+        for endpoint in moving:
+            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
+            await in_thread(self._unpublish, endpoint)
+            self._controller.ports.release(endpoint.ports)
+            endpoint.ports, endpoint.publishes = [], wanted[endpoint.id]
+        for endpoint in moving:
+            if endpoint.publishes:
+                network = networks[endpoint.network_id]
+                endpoint.ports = allocate_ports(
+                    self._controller, network, endpoint, self.options.port_bindings
+                )
+                await in_thread(self._publish, endpoint)
+        await in_thread(self._save)
 
     async def _serve_names(self) -> None:
         """Start the embedded resolver once there is a network whose containers have names."""
@@ -262,10 +335,9 @@ class Sandbox:
             self.resolver = Resolver(self._controller, self)
             try:
                 await self.resolver.start()
-            except BaseException:
+            except OSError as exc:
                 self.resolver = None
-                await asyncio.to_thread(self._disconnect_last)
-                raise
+                raise System(f"failed to set up container networking: {exc}") from exc
 
     def _named(self) -> bool:
         networks = self._controller.networks_by_id
@@ -279,34 +351,18 @@ class Sandbox:
 
     def _create(self) -> None:
         with ExitStack() as undo:
+            undo.callback(self._remove_namespace)
             self._save()
             undo.callback(self._controller.store.delete, "sandbox", self.container_id)
-            if not self.options.host:
+            if not self.options.host and self._rtnl is None:
                 with span("namespace"):
                     self._rtnl = create_network_namespace(
-                        Path(self.key), self._set_up_namespace, pid=self.options.namespace_of
+                        Path(self.key),
+                        lambda _: set_up_namespace(self.options.sysctls),
+                        pid=self.options.namespace_of,
                     )
-                undo.callback(remove_network_namespace, Path(self.key))
-                undo.callback(self._rtnl.close)
             write_files(self._controller, self, fresh=True)
             undo.pop_all()
-
-    def _set_up_namespace(self, _: int) -> NetlinkSocket:
-        # Interfaces get IPv6 from networks that have it; without this each would get a link-local address.
-        sysctls = {"net.ipv6.conf.default.disable_ipv6": "1", **self.options.sysctls}
-        for name, value in sysctls.items():
-            path = Path("/proc/sys", *name.split("."))
-            if not name.startswith("net.") or ".." in path.parts or "/" in name:
-                raise InvalidParameter(f"sysctl {name} is not of a network namespace")
-            with suppress(FileNotFoundError):
-                path.write_text(value)
-        rtnl = NetlinkSocket()
-        try:
-            rtnetlink.set_link_up(rtnl, _LOOPBACK)
-        except BaseException:
-            rtnl.close()
-            raise
-        return rtnl
 
     def _connect(self, network: Network, endpoint: Endpoint) -> None:
         with ExitStack() as undo:
@@ -315,17 +371,43 @@ class Sandbox:
             if network.behaviour.addressed:
                 with span("endpoint", network=network.name):
                     network.behaviour.connect(network, endpoint, Path(self.key), self._socket())
-                undo.callback(_take_down, network, endpoint)
+                undo.callback(self._take_down, network, endpoint)
                 self._route()
             with span("files"):
                 write_files(self._controller, self)
             undo.pop_all()
 
+    def _wait_until_gone(self, endpoint: Endpoint) -> None:
+        """The kernel takes an interface from its namespace long before it is done with it."""
+        if not endpoint.interface:
+            return
+        rtnl = self._socket()
+        if not endpoint.host_interface:
+            delete_interface(endpoint, rtnl)
+        for _ in range(_GLANCES):
+            if rtnetlink.link_by_name(rtnl, endpoint.interface) is None:
+                return
+            time.sleep(_GLANCE)
+
+    def _disconnect(self, network: Network, endpoint: Endpoint) -> None:
+        self._take_down(network, endpoint)
+        if network.behaviour.addressed:
+            delete_interface(endpoint, self._socket())
+
     def _disconnect_last(self) -> None:
         endpoint = self.endpoints[-1]
-        network = self._controller.networks_by_id[endpoint.network_id]
-        _take_down(network, endpoint)
+        self._disconnect(self._controller.networks_by_id[endpoint.network_id], endpoint)
         self._save_without(endpoint)
+
+    def _take_down(self, network: Network, endpoint: Endpoint) -> None:
+        network.behaviour.disconnect(network, endpoint)
+        network.behaviour.remove(network, endpoint)
+
+    def _publish(self, endpoint: Endpoint) -> None:
+        self._controller.networks_by_id[endpoint.network_id].behaviour.publish(endpoint)
+
+    def _unpublish(self, endpoint: Endpoint) -> None:
+        self._controller.networks_by_id[endpoint.network_id].behaviour.unpublish(endpoint)
 
     def _settle(self) -> None:
         self._save()
@@ -336,18 +418,20 @@ class Sandbox:
     def _route(self) -> None:
         """Let the best endpoint's gateway be the way out: highest priority, then first by network name."""
         rtnl = self._socket()
-        order = sorted(self.endpoints, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name))
         for version in (4, 6):
-            for endpoint in order:
+            endpoint = gateway_endpoint(self.endpoints, version)
+            if endpoint is None:
+                continue
+            link = rtnetlink.link_by_name(rtnl, endpoint.interface)
+            if link is not None:
                 gateway = endpoint.ipv4_gateway if version == 4 else endpoint.ipv6_gateway
-                if endpoint.default_route and gateway:
-                    link = rtnetlink.link_by_name(rtnl, endpoint.interface)
-                    if link is not None:
-                        rtnetlink.set_default_route(rtnl, link.index, gateway)
-                        break
+                rtnetlink.set_default_route(rtnl, link.index, gateway, version)
 
     def _disconnect_all(self) -> None:
         self._for_each_endpoint("disconnect")
+        self._remove_namespace()
+
+    def _remove_namespace(self) -> None:
         if self._rtnl:
             self._rtnl.close()
             self._rtnl = None
@@ -379,11 +463,6 @@ class Sandbox:
         rest = [other for other in self.endpoints if other is not endpoint]
         record = msgspec.structs.replace(self.record, endpoints=rest)
         self._controller.store.save("sandbox", self.container_id, record, durable=False)
-
-
-def _take_down(network: Network, endpoint: Endpoint) -> None:
-    network.behaviour.disconnect(network, endpoint)
-    network.behaviour.remove(network, endpoint)
 
 
 def _mac_address(text: str) -> str:

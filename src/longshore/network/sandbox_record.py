@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from longshore.network.endpoint import Endpoint
+from longshore.network.endpoint import Endpoint, PortBinding
 
 
 class SandboxOptions(msgspec.Struct, kw_only=True):
@@ -26,6 +26,8 @@ class SandboxOptions(msgspec.Struct, kw_only=True):
     dns_options: list[str] = []
     links: list[tuple[str, str, str]] = []
     """Legacy links: name, alias, address."""
+    port_bindings: list[PortBinding] = []
+    """What to publish, wherever the way out is."""
     sysctls: dict[str, str] = {}
     """Of the network namespace, e.g. net.ipv4.ip_unprivileged_port_start."""
 

@@ -14,7 +14,7 @@ from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import NetworkConfig
 from longshore.network.endpoint import Endpoint
 from longshore.network.firewall import Firewall
-from longshore.network.network import Network
+from longshore.network.network import Network, NetworkRecord
 
 
 @dataclass(slots=True)
@@ -24,8 +24,6 @@ class Machine:
     config: NetworkConfig
     rtnl: NetlinkSocket
     firewall: Firewall | None
-    starting: bool = True
-    """While the controller starts, networks leave the firewall alone: it is then built as a whole."""
 
 
 class Driver(Protocol):
@@ -34,6 +32,14 @@ class Driver(Protocol):
     name: str
     addressed: bool
     """Whether its networks have subnets and its endpoints addresses."""
+    publishes: bool
+    """Whether ports of its endpoints are published on the machine."""
+
+    def prepare(self, record: NetworkRecord) -> None:
+        """Check a new network's options and complete its record, with no look at the machine."""
+
+    def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
+        """Whether a subnet of that IP version gets a gateway where the user names none."""
 
     def create(self, network: Network) -> None:
         """Make, or find again, what the network needs on the machine."""
@@ -43,6 +49,12 @@ class Driver(Protocol):
 
     def connect(self, network: Network, endpoint: Endpoint, namespace: Path, rtnl: NetlinkSocket) -> None:
         """Give the namespace the endpoint's interface; `rtnl` works inside the namespace."""
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Let the endpoint's ports be reached; `connect` does so by itself."""
+
+    def unpublish(self, endpoint: Endpoint) -> None:
+        """Undo `publish`; `disconnect` does so by itself."""
 
     def restore(self, network: Network, endpoint: Endpoint) -> None:
         """Make good what a running container's endpoint needs outside its namespace."""

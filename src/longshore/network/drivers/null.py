@@ -6,16 +6,24 @@ from pathlib import Path
 
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.endpoint import Endpoint
-from longshore.network.network import Network
+from longshore.network.network import Network, NetworkRecord
 
 
 class NullDriver:
     """Endpoints without an interface. As `host`, the sandbox is the machine's own namespace."""
 
     addressed = False
+    publishes = False
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def prepare(self, record: NetworkRecord) -> None:
+        """Nothing to do."""
+
+    def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
+        """Never."""
+        return False
 
     def create(self, network: Network) -> None:
         """Nothing to do."""
@@ -24,6 +32,12 @@ class NullDriver:
         """Nothing to do."""
 
     def connect(self, network: Network, endpoint: Endpoint, namespace: Path, rtnl: NetlinkSocket) -> None:
+        """Nothing to do."""
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Nothing to do."""
+
+    def unpublish(self, endpoint: Endpoint) -> None:
         """Nothing to do."""
 
     def restore(self, network: Network, endpoint: Endpoint) -> None:

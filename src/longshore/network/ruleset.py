@@ -1,0 +1,221 @@
+"""The text of the firewall: rules that are written once, and the elements that networks and ports add."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from longshore.network.endpoint import PublishedPort
+
+USERS = "user"
+"""Chains, sets and maps of this name, or whose names begin with it and an underscore, belong to the user."""
+
+TABLE = """
+set bridges { type ifname; }
+set internal { type ifname; }
+set same { type ifname . ifname; }
+set local4 { type ifname . ipv4_addr; flags interval; }
+set local6 { type ifname . ipv6_addr; flags interval; }
+set subnets4 { type ipv4_addr; flags interval; }
+set subnets6 { type ipv6_addr; flags interval; }
+set masquerade4 { type ipv4_addr; flags interval; }
+set masquerade6 { type ipv6_addr; flags interval; }
+map source4 { type ipv4_addr : ipv4_addr; flags interval; }
+map source6 { type ipv6_addr : ipv6_addr; flags interval; }
+set routed4 { type ifname; }
+set routed6 { type ifname; }
+set unprotected4 { type ifname; }
+set unprotected6 { type ifname; }
+set direct { type ifname; }
+set trusted { type ifname . ifname; }
+set open4 { type ipv4_addr . inet_proto . inet_service; }
+set open6 { type ipv6_addr . inet_proto . inet_service; }
+map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+map published6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+map published_any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
+map published_any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+
+chain publish {
+    dnat ip to ip daddr . meta l4proto . th dport map @published4
+    meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published_any4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6
+    meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published_any6
+}
+# Bridges have route_localnet, for ports published on 127.0.0.1: without this, containers would reach the
+# machine's loopback services.
+chain loopback {
+    type filter hook prerouting priority raw; policy accept;
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+    iifname @bridges ip saddr 127.0.0.0/8 drop
+}
+# A container with raw sockets may call itself anything but a member of another network. (Foreign addresses
+# of its own, as a VPN's, are let through; so are answers, which may leave by another network than they came.)
+chain spoofing {
+    type filter hook prerouting priority mangle; policy accept;
+    ct state new,invalid iifname @bridges ip saddr @subnets4 iifname . ip saddr != @local4 drop
+    ct state new,invalid iifname @bridges ip6 saddr @subnets6 iifname . ip6 saddr != @local6 drop
+}
+# A neighbour may address 127.0.0.1 to us; translated here, it would get past the kernel's own check.
+chain prerouting {
+    type nat hook prerouting priority dstnat; policy accept;
+    ip daddr 127.0.0.0/8 return
+    fib daddr type local jump publish
+}
+# The kernel lets nothing leave that comes from ::1: a relay is there for it.
+chain output {
+    type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return
+    fib daddr type local jump publish
+}
+# First: a container that reaches itself or a neighbour by a published port; the answer must come back here.
+chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname . ip saddr @local4 ct status dnat masquerade
+    oifname . ip6 saddr @local6 ct status dnat masquerade
+    oifname @bridges ip saddr 127.0.0.0/8 masquerade
+    oifname . ip saddr != @local4 snat ip to ip saddr map @source4
+    oifname . ip6 saddr != @local6 snat ip6 to ip6 saddr map @source6
+    ip saddr @masquerade4 oifname . ip saddr != @local4 masquerade
+    ip6 saddr @masquerade6 oifname . ip6 saddr != @local6 masquerade
+}
+chain forward {
+    type filter hook forward priority filter; policy accept;
+    jump user
+    iifname . oifname @same accept
+    iifname @internal drop
+    oifname @internal drop
+    iifname @bridges ct state established,related accept
+    oifname @bridges ct state established,related accept
+    oifname @bridges ct status dnat accept
+    oifname @routed4 ip daddr . meta l4proto . th dport @open4 accept
+    oifname @routed6 ip6 daddr . meta l4proto . th dport @open6 accept
+    oifname @routed4 meta l4proto icmp accept
+    oifname @routed6 meta l4proto ipv6-icmp accept
+    iifname @bridges oifname @bridges drop
+    iifname . oifname @trusted ip daddr . meta l4proto . th dport @open4 accept
+    iifname . oifname @trusted ip6 daddr . meta l4proto . th dport @open6 accept
+    oifname @direct ip daddr . meta l4proto . th dport @open4 accept
+    oifname @direct ip6 daddr . meta l4proto . th dport @open6 accept
+    meta nfproto ipv4 oifname @unprotected4 accept
+    meta nfproto ipv6 oifname @unprotected6 accept
+    oifname @bridges drop
+}
+"""
+
+ISOLATION = """
+set isolated { type ifname; }
+set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }
+chain forward {
+    type filter hook forward priority 0; policy accept;
+    iifname != @isolated accept
+    oifname != @isolated accept
+    ether type arp accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    ip saddr . ip daddr . meta l4proto . th dport @linked accept
+    ip daddr . ip saddr . meta l4proto . th sport @linked accept
+    drop
+}
+"""
+"""Of a table of family bridge: what endpoints of one bridge may not say to each other (icc=false)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """What the firewall must know of a bridge: its link, its subnets, what may leave and enter it.
+
+    `routed` and `unprotected` hold IP versions, 4 and 6; `sources` the addresses that outgoing packets get
+    in place of the machine's own; `trusted` links from which published ports of containers are reached by
+    the containers' addresses, as with `direct` from everywhere.
+    """
+
+    link: str
+    subnets: tuple[str, ...]
+    masquerade: bool
+    internal: bool
+    routed: frozenset[int] = frozenset()
+    unprotected: frozenset[int] = frozenset()
+    sources: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A legacy link: `parent`, an address, may reach this port of `child` in spite of icc=false."""
+
+    parent: str
+    child: str
+    protocol: str
+    port: int
+
+
+Elements = Iterator[tuple[str, str]]
+"""Names of sets or maps, and what is added to them."""
+
+
+def bridge_elements(bridge: BridgeRules) -> Elements:
+    """What a bridge adds; of maps, the keys come with their values."""
+    link = f'"{bridge.link}"'
+    yield "bridges", link
+    yield "same", f"{link} . {link}"
+    if bridge.internal:
+        yield "internal", link
+    if bridge.direct:
+        yield "direct", link
+    for trusted in bridge.trusted:
+        yield "trusted", f'"{trusted}" . {link}'
+    for version in (4, 6):
+        if version in bridge.routed:
+            yield f"routed{version}", link
+        if version in bridge.unprotected:
+            yield f"unprotected{version}", link
+    for subnet in bridge.subnets:
+        version = 6 if ":" in subnet else 4
+        yield f"local{version}", f"{link} . {subnet}"
+        yield f"subnets{version}", subnet
+        source = next((one for one in bridge.sources if (":" in one) == (version == 6)), "")
+        if bridge.masquerade and version not in bridge.routed:
+            if source:
+                yield f"source{version}", f"{subnet} : {source}"
+            else:
+                yield f"masquerade{version}", subnet
+
+
+def port_elements(port: PublishedPort) -> Elements:
+    """What a published port adds; nothing if a relay serves it."""
+    version = 6 if ":" in port.container_ip else 4
+    if port.direct:
+        yield f"open{version}", f"{port.container_ip} . {port.protocol} . {port.container_port}"
+    if not port.host_port or (":" in port.host_ip) != (version == 6):
+        return
+    key = f"{port.protocol} . {port.host_port}"
+    target = f"{port.container_ip} . {port.container_port}"
+    if port.host_ip in ("0.0.0.0", "::"):
+        yield f"published_any{version}", f"{key} : {target}"
+    else:
+        yield f"published{version}", f"{port.host_ip} . {key} : {target}"
+
+
+def link_elements(link: Link) -> Elements:
+    """What a legacy link adds to the table of family bridge."""
+    yield "linked", f"{link.parent} . {link.child} . {link.protocol} . {link.port}"
+
+
+def commands(verb: str, table: str, elements: Iterable[tuple[str, str]]) -> list[str]:
+    """nft(8) commands that add or delete the elements."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, element in elements:
+        # The value of a map's element is no part of what is deleted.
+        found[name].append(element if verb == "add" else element.partition(" : ")[0])
+    return [f"{verb} element {table} {name} {{ {', '.join(some)} }}" for name, some in found.items()]
+
+
+def users_part(listing: str) -> str:
+    """What in the listing of our table belongs to the user, as nft(8) takes it."""
+    found = []
+    for block in re.finditer(r"^\t(?:chain|set|map) (\w+) \{\n.*?^\t\}\n", listing, re.MULTILINE | re.DOTALL):
+        if block[1] == USERS or block[1].startswith(f"{USERS}_"):
+            found.append(block[0])
+    return "".join(found)

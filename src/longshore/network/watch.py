@@ -1,0 +1,91 @@
+"""Sees when somebody takes the firewall's rules away (`nft flush ruleset`), and puts them back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import struct
+from contextlib import suppress
+
+from longshore.linux.netlink import NETLINK_NETFILTER
+from longshore.network.firewall import Firewall
+
+log = logging.getLogger(__name__)
+
+_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 270, 1, 7
+_SUBSYSTEM_NFTABLES = 10
+_REMOVALS = {_SUBSYSTEM_NFTABLES << 8 | kind for kind in (2, 5, 8, 11)}
+"""Of tables, chains, rules and sets: none of them is what the engine itself does while it serves."""
+_HEADER = struct.Struct("=IH")
+_CALM = 0.01
+"""Seconds to wait for whoever flushes to be done: nft(8) tells of each thing it takes away."""
+
+
+class FirewallWatch:
+    """Watches one firewall, on the event loop. Binds to the network namespace of the calling thread."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        """Raises OSError where the kernel tells nothing of nftables."""
+        self._firewall = firewall
+        self._loop = asyncio.get_running_loop()
+        self._check: asyncio.TimerHandle | None = None
+        self._repair: asyncio.Task[None] | None = None
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+            self._loop.add_reader(self._socket.fileno(), self._read)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    async def close(self) -> None:
+        """Watch no more."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        if self._check:
+            self._check.cancel()
+        if self._repair:
+            await asyncio.wait([self._repair])
+
+    def _read(self) -> None:
+        suspicious = False
+        with suppress(BlockingIOError):
+            while True:
+                try:
+                    data = self._socket.recv(1 << 16)
+                except OSError as exc:
+                    if exc.errno == errno.ENOBUFS:  # More happened than is told.
+                        suspicious = True
+                        continue
+                    raise
+                suspicious = suspicious or _tells_of_removal(data)
+        if suspicious and self._check is None:
+            self._check = self._loop.call_later(_CALM, self._begin)
+
+    def _begin(self) -> None:
+        self._check = None
+        if self._repair is None or self._repair.done():
+            self._repair = self._loop.create_task(self._look())
+        else:
+            self._check = self._loop.call_later(_CALM, self._begin)
+
+    async def _look(self) -> None:
+        try:
+            if await asyncio.to_thread(self._firewall.repair):
+                log.warning("somebody took the firewall's rules away; they are back")
+        except OSError as exc:
+            log.error("the firewall's rules were taken away and cannot be made again: %s", exc)
+
+
+def _tells_of_removal(data: bytes) -> bool:
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind = _HEADER.unpack_from(data, offset)
+        if kind in _REMOVALS:
+            return True
+        offset += max((length + 3) & ~3, 16)
+    return False

@@ -1,0 +1,101 @@
+"""The firewall's table beside other people's, and what of it is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable
+
+from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, reach, see
+
+from longshore.network.endpoint import PortBinding
+
+Serve = Callable[..., Server]
+WEB = [PortBinding("tcp", 80, "", 8080, 8080)]
+
+
+async def nft(commands: str) -> str:
+    def run() -> str:
+        return subprocess.run(
+            ["nft", "-f", "-"], input=commands, capture_output=True, text=True, check=True
+        ).stdout
+
+    return await asyncio.to_thread(run)
+
+
+def comes_back(wanted: object, *arguments: object) -> bool:
+    deadline = time.monotonic() + 10
+    while reach(*arguments) != wanted:  # type: ignore[arg-type]
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def test_flushed_rules_come_back_and_nobody_elses_are_touched(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        web, endpoint = await add(controller, "web", port_bindings=WEB)
+        for port in (80, 81):
+            serve(web.key, port)
+        theirs = "table inet theirs { set kept { type ipv4_addr; elements = { 192.0.2.1 }\n}\n}\n"
+        for taken in (
+            "flush ruleset\n" + theirs,
+            "delete table inet longshore",
+            "flush table inet longshore",
+            "flush chain inet longshore forward",
+        ):
+            await nft(taken)
+            assert await asyncio.to_thread(comes_back, NEIGHBOUR, host.neighbour, MACHINE, 8080)
+            closed = await asyncio.to_thread(comes_back, None, host.neighbour, endpoint.ipv4_address, 81)
+            assert closed, taken
+            assert "192.0.2.1" in await nft("list table inet theirs")
+        # What is published in the very moment of a flush is there after it.
+        for number in range(3):
+            _, (_, late) = await asyncio.gather(
+                nft("flush ruleset"),
+                add(controller, f"late{number}", port_bindings=[PortBinding("tcp", 80)]),
+            )
+            serve(controller.sandbox(f"late{number}").key, 80)  # type: ignore[union-attr]
+            port = late.ports[0].host_port
+            assert await asyncio.to_thread(comes_back, NEIGHBOUR, host.neighbour, MACHINE, port)
+        await controller.stop(False)
+        assert "longshore" not in await nft("list ruleset")
+
+    asyncio.run(run())
+
+
+def test_users_have_a_chain_of_their_own_that_stays(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        await nft(
+            "add set inet longshore user_friends { type ipv4_addr; }\n"
+            f"add element inet longshore user_friends {{ {NEIGHBOUR} }}\n"
+            "add chain inet longshore user_more\n"
+            "add rule inet longshore user_more tcp dport 80 drop\n"
+            "add rule inet longshore user ip saddr @user_friends tcp dport 81 accept\n"
+            "add rule inet longshore user jump user_more\n"
+        )
+        for number in range(3):
+            web, endpoint = await add(
+                controller, f"web{number}", port_bindings=[*WEB, PortBinding("tcp", 82, "", 8082, 8082)]
+            )
+            for port in (80, 81, 82):
+                serve(web.key, port)
+            assert await see(host.neighbour, MACHINE, 8080) is None  # dropped by them
+            assert await see(host.neighbour, endpoint.ipv4_address, 81)  # accepted by them
+            assert await see(host.neighbour, MACHINE, 8082)
+            if number == 0:
+                await nft("flush chain inet longshore forward")
+                closed = (None, host.neighbour, endpoint.ipv4_address, 82)
+                assert await asyncio.to_thread(comes_back, *closed)
+            await controller.stop(False)
+            controller = host.controller()
+            await controller.start({})
+        await controller.stop(False)
+        left = await nft("list ruleset")
+        assert "user_friends" in left and "published" not in left
+
+    asyncio.run(run())
