@@ -18,7 +18,8 @@ SAME = (
     *("Config.Labels", "Config.Env", "Config.Image", "Config.Volumes", "HostConfig.Binds"),
     *("HostConfig.RestartPolicy", "HostConfig.PortBindings", "HostConfig.Memory", "HostConfig.LogConfig"),
 )
-"""Fields of a container that do not change when another daemon looks at it."""
+NETWORK = ("Id", "Driver", "Internal", "EnableIPv6", "Labels", "Options")
+"""Fields of a container and of a network that do not change when another daemon looks at it."""
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def host(root: None, machine: object, busybox_archive: Path) -> Iterator[tuple[D
 
 
 def test_both_ways_twice(host: tuple[Dockerd, Longshored], busybox_archive: Path) -> None:
-    first, second = host
+    first = host[0]
     first.start()
     first.load(busybox_archive)
     for round in range(2):
@@ -89,7 +90,7 @@ def test_never_two_daemons_at_once(host: tuple[Dockerd, Longshored]) -> None:
     ours.stop()
     with (ours.data_root / "volumes/metadata.db").open("rb") as database:
         fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(StartFailure, match="another daemon has .*metadata.db open"):
+        with pytest.raises(StartFailure, match=r"another daemon has .*metadata\.db open"):
             ours.start()
 
 
@@ -153,8 +154,10 @@ def look(daemon: Daemon) -> dict[str, Any]:
         for volume in api.get("/volumes").json["Volumes"]
     }
     seen["networks"] = {
-        each["Name"]: [each[field] for field in ("Id", "Driver", "Internal", "EnableIPv6", "Labels", "Options")]
-        + [[config["Subnet"] for config in each["IPAM"]["Config"]]]
+        each["Name"]: (
+            [config["Subnet"] for config in each["IPAM"]["Config"]],
+            *(each[key] for key in NETWORK),
+        )
         for each in api.get("/networks").json
         if each["Name"] != "bridge"  # whose id dockerd changes at each start
     }

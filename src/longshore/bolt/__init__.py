@@ -3,6 +3,6 @@
 Nothing here knows what the keys mean. A file is never changed in place: a new one takes its name.
 """
 
-from longshore.bolt.format import Bucket, BrokenDatabase
+from longshore.bolt.format import BrokenDatabase, Bucket
 
-__all__ = ["Bucket", "BrokenDatabase"]
+__all__ = ["BrokenDatabase", "Bucket"]

@@ -59,7 +59,7 @@ class SharedDatabase:
         return root
 
     def save(self, root: Bucket) -> None:
-        """Replace it as a whole; after a crash at any moment there is the old one or the new. Raises OSError."""
+        """Replace it as a whole: after a crash there is the old one or the new. Raises OSError."""
         temporary = self.path.with_name(f"{TEMPORARY}{self.path.name}-{secrets.token_hex(4)}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.open(temporary, flags, self._mode)

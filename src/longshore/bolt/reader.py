@@ -39,16 +39,16 @@ class Meta:
     """One of the two meta pages."""
 
     def __init__(self, content: bytes, at: int) -> None:
-        body = content[at + PAGE_HEADER.size : at + PAGE_HEADER.size + META_BODY.size]
-        if len(body) < META_BODY.size or len(content) < at + PAGE_HEADER.size + META_BODY.size + CHECKSUM.size:
+        middle = at + PAGE_HEADER.size + META_BODY.size
+        body, sum = content[middle - META_BODY.size : middle], content[middle : middle + CHECKSUM.size]
+        if len(sum) < CHECKSUM.size:
             raise BrokenDatabase("the file is too short")
         magic, version, self.page_size, _, self.root, self.sequence, _, self.pages, self.transaction = (
             META_BODY.unpack(body)
         )
         if magic != MAGIC or version != VERSION:
             raise BrokenDatabase("not a bbolt database")
-        (sum,) = CHECKSUM.unpack_from(content, at + PAGE_HEADER.size + META_BODY.size)
-        if sum != checksum(body):
+        if sum != CHECKSUM.pack(checksum(body)):
             raise BrokenDatabase("a meta page has the wrong checksum")
         if self.page_size not in _PAGE_SIZES:
             raise BrokenDatabase(f"impossible page size {self.page_size}")

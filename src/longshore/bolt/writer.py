@@ -52,8 +52,8 @@ class _Pages:
         leaves: list[tuple[bytes, bytes, int]] = []
         for key, value in sorted(bucket.items.items()):
             if isinstance(value, Bucket):
-                value = BUCKET_HEADER.pack(self.add_bucket(value), value.sequence)
-                leaves.append((key, value, IS_BUCKET))
+                header = BUCKET_HEADER.pack(self.add_bucket(value), value.sequence)
+                leaves.append((key, header, IS_BUCKET))
             else:
                 leaves.append((key, value, 0))
         level = [

@@ -14,7 +14,6 @@ import msgspec
 
 from longshore.network.ipam import IPAMPool
 from longshore.network.network import (
-    BRIDGE_NAME,
     HOST_BINDING,
     ICC,
     INTERFACE_PREFIX,

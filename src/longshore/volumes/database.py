@@ -38,7 +38,7 @@ class VolumeDatabase:
         self._timer: threading.Timer | None = None
 
     def open(self) -> dict[str, VolumeMetadata]:
-        """What it knows, by name. Raises Conflict if a dockerd runs on it; an unreadable one is left alone."""
+        """What it knows, by name. Raises Conflict if a dockerd has it open; a damaged one is left alone."""
         try:
             self._root = self._database.open()
         except (BrokenDatabase, OSError) as exc:

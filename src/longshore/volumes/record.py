@@ -41,7 +41,9 @@ def load(directory: Path, theirs: VolumeMetadata | None = None) -> VolumeRecord:
         entry = msgspec.json.decode((directory / _OURS).read_bytes(), type=VolumeRecord)
     except FileNotFoundError:
         born = datetime.fromtimestamp(directory.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        entry = VolumeRecord(directory.name, born, theirs.labels if theirs else None, _their_options(directory))
+        entry = VolumeRecord(
+            directory.name, born, theirs.labels if theirs else None, _their_options(directory)
+        )
         save(directory, entry)
     entry.name = directory.name
     return entry
