@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import images
 from harness import Client, Daemon
 from harness.machine import descendants, processes_of, resident
 
 SLEEP = {"Image": "busybox", "Cmd": ["sleep", "10000"], "StopSignal": "KILL"}
 OUTPUT = 50 * 2**20
+MEMORY = "/dev/shm"
+"""ext4 looks at all inodes freed in the last minutes for each that it makes, which would drown all else."""
 PORTS = 200
 LISTED = 500
 LOG = 2**30
@@ -38,6 +41,8 @@ class Measure:
     rounds: int = 15
     warm_up: int = 1
     unit: str = "seconds"
+    where: str | None = None
+    """Directory of the daemons' roots, if that matters."""
 
 
 def _client(daemon: Daemon) -> Client:
@@ -285,4 +290,9 @@ MEASURES = [
     Measure("copy", copying, {"in": 1.0, "out": 1.0}, rounds=5),
     Measure("exec", execute, {"": 0.9}, rounds=3),
     Measure("memory", memory, {"daemon": 0.6}, rounds=1, warm_up=0, unit="bytes"),
+    Measure("load", images.load("debian"), {"": 0.5}, rounds=5, where=MEMORY),
+    Measure("load-small-files", images.load("small"), {"": 0.7}, rounds=3, where=MEMORY),
+    Measure("save", images.save, {"": 0.8}, rounds=5, where=MEMORY),
+    Measure("pull", images.pull, {"": 0.6}, rounds=5, where=MEMORY),
+    Measure("load-memory", images.load_memory, rounds=1, warm_up=0, unit="bytes", where=MEMORY),
 ]

@@ -36,11 +36,13 @@ def main() -> int:
     chosen = [measure for measure in ALL if not options.only or measure.name in options.only]
     results = []
     with ExitStack() as stack:
-        pair = _daemons(stack, options.against)
+        pairs: dict[str | None, list[Daemon]] = {}
         if not options.json:
             print(f"{'':32}{'dockerd':>12}{'longshored':>12}{'ratio':>8}{'target':>9}", flush=True)
         for measure in chosen:
-            result = compare(measure, pair, options.rounds or measure.rounds)
+            if measure.where not in pairs:
+                pairs[measure.where] = _daemons(stack, options.against, measure.where)
+            result = compare(measure, pairs[measure.where], options.rounds or measure.rounds)
             results += result
             if not options.json:
                 for line in result:
@@ -102,7 +104,8 @@ def _amount(value: float, unit: str) -> str:
     return f"{value * 1000:.1f} ms" if value < 10 else f"{value:.2f} s"
 
 
-def _daemons(stack: ExitStack, against: str) -> list[Daemon]:
+def _daemons(stack: ExitStack, against: str, where: str | None) -> list[Daemon]:
+    tempfile.tempdir = where
     scratch = Path(tempfile.mkdtemp(prefix="lsh-bench-"))
     stack.callback(shutil.rmtree, scratch, ignore_errors=True)
     archive = Busybox.archive(scratch / "busybox.tar")
@@ -110,6 +113,7 @@ def _daemons(stack: ExitStack, against: str) -> list[Daemon]:
     for daemon in pair:
         stack.callback(daemon.sweep)
         stack.callback(daemon.destroy)
+    tempfile.tempdir = None
     for daemon in pair:
         daemon.start()
         daemon.load(archive)

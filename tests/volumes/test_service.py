@@ -17,6 +17,7 @@ def test_life_of_a_volume(tmp_path: Path) -> None:
     service = VolumeService(tmp_path / "volumes")
     service.create("one", labels={"a": "b"}, ref="c1")
     anonymous = service.create()
+    service.close()
     again = VolumeService(tmp_path / "volumes")
     assert again.get("one").Labels == {"a": "b"}
     with pytest.raises(Conflict, match=r"remove one: volume is in use - \[c1\]"):

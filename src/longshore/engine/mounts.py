@@ -94,6 +94,8 @@ def reference_volumes(engine: Engine, container: Container) -> None:
         if point.Type == "volume":
             try:
                 engine.volumes.reference(point.Name, container.id)
+                # dockerd leaves it out for volumes without a name.
+                point.Source = point.Source or str(engine.volumes.path(point.Name))
             except NotFound:
                 log.warning("container %s: its volume %s is gone", container.id[:12], point.Name)
 

@@ -53,7 +53,7 @@ async def build_engine(config: Config, identity: str, remapping: Remapping = NOT
         host = replace(host, ipv4_forwarding=True)  # The network controller sees to it.
     runtime = ContainerdRuntime(
         exec_root / "containerd",
-        root / "containerd",
+        root / "containerd/daemon",  # dockerd's, so that what runs under either is known to the other.
         config.containerd or None,
         config.containerd_namespace,
         logging.getLogger("containerd"),

@@ -68,6 +68,11 @@ class NetworkConfig:
         return self.data_root / "network" / "longshore"
 
     @property
+    def database(self) -> Path:
+        """What dockerd keeps of networks."""
+        return self.data_root / "network/files/local-kv.db"
+
+    @property
     def namespaces(self) -> Path:
         """Directory of the network namespaces."""
         return self.exec_root / "netns"

@@ -21,6 +21,7 @@ from longshore.network.create import (
     resolve_record,
     user_record,
 )
+from longshore.network.database import NetworkDatabase
 from longshore.network.drivers import DriverRegistry, Machine
 from longshore.network.drivers.bridge import BridgeDriver
 from longshore.network.drivers.null import NullDriver
@@ -48,6 +49,7 @@ class NetworkController:
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
         self.store = Store(config.store)
+        self.database = NetworkDatabase(config.database)
         self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
         self.drivers = DriverRegistry()
         self.networks_by_id: dict[str, Network] = {}
@@ -67,7 +69,7 @@ class NetworkController:
         a process id. Theirs are restored; whatever else was left is removed. Raises OSError, EngineError.
         """
         await asyncio.to_thread(self._open)
-        stored = await asyncio.to_thread(self.store.load, "network", NetworkRecord)
+        stored = await asyncio.to_thread(self._stored_networks)
         for record in [*default_records(self.config, stored), *self._user_records(stored)]:
             try:
                 await self._take_up(record)
@@ -75,6 +77,8 @@ class NetworkController:
                 if record.name in PREDEFINED:
                     raise
                 log.error("network %s cannot be restored: %s", record.name, exc)
+        known = [*self._user_records(stored), *(network.record for network in self.networks())]
+        await asyncio.to_thread(self.database.add, known)
         await self._restore_sandboxes(active_sandboxes)
         self._warm.fill()
 
@@ -374,6 +378,20 @@ class NetworkController:
         self.drivers.register(NullDriver("host"))
         self.drivers.register(NullDriver("null"))
 
+    def _stored_networks(self) -> list[NetworkRecord]:
+        """Ours, and what a dockerd has made of them meanwhile."""
+        stored = {record.id: record for record in self.store.load("network", NetworkRecord)}
+        made, removed = self.database.open(list(stored.values()))
+        names = {record.name for record in made} & set(PREDEFINED)
+        removed += [record for record in stored.values() if record.name in names]
+        for record in made:
+            self.store.save("network", record.id, record, durable=True)
+            stored[record.id] = record
+        for record in removed:
+            self.store.delete("network", record.id)
+            stored.pop(record.id, None)
+        return list(stored.values())
+
     def _close(self, kept: bool) -> None:
         machine = self.machine
         if not kept:
@@ -390,6 +408,7 @@ class NetworkController:
             machine.firewall.close()
         machine.rtnl.close()
         self._machine = None
+        self.database.close()
 
     def _create(self, network: Network, new: bool) -> None:
         self.store.save("network", network.id, network.record, durable=True)
@@ -398,6 +417,8 @@ class NetworkController:
             network.behaviour.create(network)
             if (network.record.link_made, network.record.admitted) != before:
                 self.store.save("network", network.id, network.record, durable=True)
+            if new:
+                self.database.add([network.record])
         except BaseException:
             if new:
                 self.store.delete("network", network.id)
@@ -406,6 +427,7 @@ class NetworkController:
     def _delete(self, network: Network) -> None:
         network.behaviour.delete(network)
         self.store.delete("network", network.id)
+        self.database.remove(network.id)
 
     def _release_subnets(self, record: NetworkRecord) -> None:
         for pool in record.pools:

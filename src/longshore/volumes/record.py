@@ -8,6 +8,7 @@ import msgspec
 
 from longshore.linux.files import write_atomically
 from longshore.types.timestamp import SECOND, rfc3339_nano
+from longshore.volumes.database import VolumeMetadata
 
 # dockerd's options of a local volume: <volume>/opts.json
 _OPTIONS = {"type": "MountType", "o": "MountOpts", "device": "MountDevice"}
@@ -31,15 +32,26 @@ def save(directory: Path, entry: VolumeRecord) -> None:
     write_atomically(directory / _OURS, msgspec.json.encode(entry))
 
 
-def load(directory: Path) -> VolumeRecord:
-    """Read a record; a volume that dockerd made has none of ours. Raises OSError, msgspec.MsgspecError."""
+def load(directory: Path, theirs: VolumeMetadata | None = None) -> VolumeRecord:
+    """Read a record; that of a volume that dockerd made is made of its notes, and kept.
+
+    Raises OSError, msgspec.MsgspecError.
+    """
     try:
         entry = msgspec.json.decode((directory / _OURS).read_bytes(), type=VolumeRecord)
     except FileNotFoundError:
         born = rfc3339_nano(int(directory.stat().st_mtime) * SECOND)
-        entry = VolumeRecord(directory.name, born)
+        entry = VolumeRecord(
+            directory.name, born, theirs.labels if theirs else None, _their_options(directory)
+        )
+        save(directory, entry)
     entry.name = directory.name
-    if not entry.options and (directory / "opts.json").exists():
-        plain = msgspec.json.decode((directory / "opts.json").read_bytes(), type=dict)
-        entry.options = {ours: plain[theirs] for ours, theirs in _OPTIONS.items() if plain.get(theirs)}
     return entry
+
+
+def _their_options(directory: Path) -> dict[str, str]:
+    try:
+        plain = msgspec.json.decode((directory / "opts.json").read_bytes(), type=dict)
+    except FileNotFoundError:
+        return {}
+    return {ours: plain[theirs] for ours, theirs in _OPTIONS.items() if plain.get(theirs)}

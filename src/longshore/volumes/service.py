@@ -1,7 +1,7 @@
 """Named volumes of the local driver: made, found, mounted, counted, removed.
 
 On disk as dockerd's local driver keeps them: `<data root>/volumes/<name>/_data`, with `opts.json` for those
-that mount something. Labels, which dockerd keeps in a database of its own, lie in `longshore.json` beside.
+that mount something. Labels lie in `longshore.json` beside; dockerd keeps them in a database, which is told.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from longshore.types.filters import (
 from longshore.types.timestamp import SECOND, rfc3339_nano
 from longshore.types.volume import UsageData, Volume
 from longshore.volumes import record
+from longshore.volumes.database import VolumeDatabase, VolumeMetadata
 from longshore.volumes.local import LocalMount, check_options
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -59,9 +60,12 @@ class VolumeService:
         self._users: set[tuple[str, str]] = set()
         """(volume, container) of those that mounted it and have not given it back."""
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        self._database = VolumeDatabase(root / "metadata.db")
+        theirs = self._database.open()
         for directory in root.iterdir():
             if directory.is_dir() and not directory.is_symlink() and (directory / "_data").is_dir():
-                self._adopt(directory)
+                self._adopt(directory, theirs.get(directory.name))
+        self._database.save_soon(self._metadata)
 
     def create(
         self,
@@ -98,6 +102,7 @@ class VolumeService:
         present = self._records.get(name)
         if present is None:
             present = self._make(name, dict(options or {}), all_labels)
+            self._database.save_soon(self._metadata)
             self._on_event("create", name, {"driver": "local"})
         elif options and dict(options) != present.options:
             raise Conflict(f"create {name}: volume already exists with different options")
@@ -146,6 +151,7 @@ class VolumeService:
         except OSError as exc:
             self._records[name] = entry
             raise System(f"remove {name}: {exc}") from exc
+        self._database.save_soon(self._metadata)
         self._on_event("destroy", name, {"driver": "local"})
 
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
@@ -226,6 +232,10 @@ class VolumeService:
         size = -1 if entry.options else directory_size(self._data(name))
         return UsageData(Size=size, RefCount=len(self.references(name)))
 
+    def close(self) -> None:
+        """Let another daemon have the volumes. Blocks."""
+        self._database.close(self._metadata)
+
     def _make(self, name: str, options: dict[str, str], labels: dict[str, str]) -> record.VolumeRecord:
         try:
             check_options(options)
@@ -253,9 +263,13 @@ class VolumeService:
         self._records[name] = entry
         return entry
 
-    def _adopt(self, directory: Path) -> None:
+    def _metadata(self) -> Iterable[VolumeMetadata]:
+        for entry in list(self._records.values()):
+            yield VolumeMetadata(entry.name, "local", entry.labels, entry.options or None)
+
+    def _adopt(self, directory: Path, theirs: VolumeMetadata | None) -> None:
         with suppress(OSError, msgspec.MsgspecError):
-            entry = record.load(directory)
+            entry = record.load(directory, theirs)
             self._records[entry.name] = entry
             if entry.options:
                 mounted = LocalMount(entry.options, self._data(entry.name))

@@ -1,0 +1,76 @@
+"""dockerd's database of networks, kept in step with ours, so that either daemon finds what the other made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from longshore.bolt import BrokenDatabase, Bucket
+from longshore.bolt.database import SharedDatabase
+from longshore.network import dockerd
+from longshore.network.network import DEFAULT_BRIDGE, NetworkRecord
+
+_LIBNETWORK, _OURS = b"libnetwork", b"longshore"
+
+log = logging.getLogger(__name__)
+
+
+class NetworkDatabase:
+    """`network/files/local-kv.db`. Methods block.
+
+    A bucket of our own in it names the networks that both daemons know: what one of these has lost since, the
+    other removed. dockerd leaves a bucket that it does not know as it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = SharedDatabase(path, 0o644)
+        self._root: Bucket | None = None
+
+    def open(self, stored: Sequence[NetworkRecord]) -> tuple[list[NetworkRecord], list[NetworkRecord]]:
+        """Compare with our records. Returns those that dockerd made meanwhile, and those that it removed.
+
+        Raises Conflict if dockerd runs on it. A database that cannot be read changes nothing.
+        """
+        try:
+            self._root = self._database.open()
+        except (BrokenDatabase, OSError) as exc:
+            log.error("%s cannot be read, and is left as it is: %s", self._database.path, exc)
+            return [], []
+        kept, known = self._root.bucket(_LIBNETWORK), self._root.bucket(_OURS).items
+        ours = {record.id for record in stored}
+        for id in [id.decode() for id in known if id.decode() not in ours]:
+            self.remove(id)  # A removal that a crash cut off.
+        values = kept.values()
+        present = set(dockerd.network_ids(values))
+        removed = [record for record in stored if record.id.encode() in known and record.id not in present]
+        made = [dockerd.to_record(values, id) for id in sorted(present - ours)]
+        return [record for record in made if record is not None], removed
+
+    def add(self, records: Sequence[NetworkRecord]) -> None:
+        """Let dockerd know these networks too. Raises OSError."""
+        if self._root is None:
+            return
+        kept, known = self._root.bucket(_LIBNETWORK).items, self._root.bucket(_OURS).items
+        new = False
+        for record in records:
+            # dockerd makes the default bridge anew each time it starts, under another id.
+            if record.id.encode() in known or DEFAULT_BRIDGE in record.options:
+                continue
+            known[record.id.encode()] = b""
+            for key, value in dockerd.to_values(record).items():
+                kept.setdefault(key, value)
+            new = True
+        if new:
+            self._database.save(self._root)
+
+    def remove(self, id: str) -> None:
+        """Let dockerd forget a network. Raises OSError."""
+        if self._root is not None and self._root.bucket(_OURS).items.pop(id.encode(), None) is not None:
+            dockerd.remove(self._root.bucket(_LIBNETWORK).items, id)
+            self._database.save(self._root)
+
+    def close(self) -> None:
+        """Let dockerd have it."""
+        self._database.close()
+        self._root = None

@@ -1,0 +1,237 @@
+"""Networks as dockerd stores them (libnetwork's `network/files/local-kv.db`), to our records and back.
+
+A network is stored under three keys: what the controller knows of it, how many endpoints it has, and what its
+driver made of its options. Of what libnetwork keeps besides, sandboxes and endpoints, dockerd itself removes
+what is stale when it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from longshore.network.ipam import IPAMPool
+from longshore.network.network import (
+    HOST_BINDING,
+    ICC,
+    INTERFACE_PREFIX,
+    MASQUERADE,
+    MTU,
+    NetworkRecord,
+    flag,
+)
+
+_PREFIX = "docker/network/v1.0"
+_OPTIONS = "com.docker.network.generic"
+_SPACE = "LocalDefault"
+_NIL = "<nil>"
+
+
+def network_ids(values: Mapping[bytes, bytes]) -> list[str]:
+    """The ids of all networks."""
+    start = f"{_PREFIX}/network/".encode()
+    found = (key[len(start) :].rstrip(b"/") for key in values if key.startswith(start))
+    return [id.decode("ascii", "replace") for id in found if id.isalnum()]
+
+
+def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
+    """A network's record, or None if it is damaged or of a sort that is dockerd's alone."""
+    try:
+        kept = _decode(values[_key("network", id)])
+        driver = kept["networkType"]
+        if kept.get("configOnly") or kept.get("configFrom") or kept.get("inDelete") or kept["ingress"]:
+            return None
+        if kept["scope"] != "local" or kept["ipamType"] not in ("", "default"):
+            return None
+        made = _decode(values.get(_key(driver, id), b""))
+        options = (kept.get("generic") or {}).get(_OPTIONS) or {}
+        return msgspec.convert(
+            {
+                "id": id,
+                "name": kept["name"],
+                "driver": driver,
+                "created": kept["created"],
+                "options": options,
+                "pools": [*_pools(kept, "ipamV4"), *_pools(kept, "ipamV6")],
+                "ipam_options": kept.get("ipamOptions") or {},
+                "internal": kept["internal"],
+                "attachable": kept["attachable"],
+                "enable_ipv4": kept.get("enableIPv4", True),
+                "enable_ipv6": kept["enableIPv6"],
+                "labels": kept.get("labels") or {},
+                "link": made.get("BridgeName", ""),
+                "link_made": made.get("BridgeIfaceCreator") == 1,
+            },
+            NetworkRecord,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
+    """Everything that is to be stored of a network."""
+    generic: dict[str, Any] = {_OPTIONS: record.options}
+    addressed = record.driver not in ("host", "null")
+    if addressed:
+        generic["com.docker.network.enable_ipv6"] = record.enable_ipv6
+    if record.internal:
+        generic["com.docker.network.internal"] = True
+    kept: dict[str, Any] = {
+        "addrSpace": _SPACE if addressed else "",
+        "attachable": record.attachable,
+        "configFrom": "",
+        "configOnly": False,
+        "created": record.created,
+        "enableIPv4": record.enable_ipv4,
+        "enableIPv6": record.enable_ipv6,
+        "generic": generic,
+        "id": record.id,
+        "inDelete": False,
+        "ingress": False,
+        "internal": record.internal,
+        "ipamOptions": record.ipam_options,
+        "ipamType": "default",
+        "labels": record.labels,
+        "loadBalancerIP": "",
+        "loadBalancerMode": "NAT",
+        "name": record.name,
+        "networkType": record.driver,
+        "persist": True,
+        "postIPv6": False,
+        "scope": "local",
+    }
+    for version, name in ((4, "ipamV4"), (6, "ipamV6")):
+        pools = [pool for pool in record.pools if (":" in pool.subnet) == (version == 6)]
+        if pools:
+            kept[f"{name}Config"] = _text([_pool_config(pool) for pool in pools])
+            kept[f"{name}Info"] = _text([_pool_info(pool) for pool in pools])
+    values = {
+        _key("network", record.id): _encode(kept),
+        _key("endpoint_count", record.id): _encode({"Count": 0}),
+    }
+    if record.driver == "bridge":
+        values[_key("bridge", record.id)] = _encode(_bridge(record))
+    elif record.driver in ("macvlan", "ipvlan"):
+        values[_key(record.driver, record.id)] = _encode(_sub_interface(record))
+    return values
+
+
+def remove(values: dict[bytes, Any], id: str) -> None:
+    """Drop everything that is stored of a network."""
+    for key in [key for key in values if f"/{id}/".encode() in key]:
+        del values[key]
+
+
+def _bridge(record: NetworkRecord) -> dict[str, Any]:
+    options = record.options
+    made: dict[str, Any] = {
+        "BridgeIfaceCreator": 1 if record.link_made else 2,
+        "BridgeName": record.link,
+        "ContainerIfacePrefix": options.get(INTERFACE_PREFIX, ""),
+        "DefaultBindingIP": options.get(HOST_BINDING) or _NIL,
+        "DefaultBridge": False,
+        "DefaultGatewayIPv4": _NIL,
+        "DefaultGatewayIPv6": _NIL,
+        "EnableICC": flag(options, ICC, default=True),
+        "EnableIPMasquerade": flag(options, MASQUERADE, default=True),
+        "EnableIPv4": record.enable_ipv4,
+        "EnableIPv6": record.enable_ipv6,
+        "HostIP": options.get("com.docker.network.host_ipv4") or _NIL,
+        "ID": record.id,
+        "InhibitIPv4": flag(options, "com.docker.network.bridge.inhibit_ipv4", default=False),
+        "Internal": record.internal,
+        "Mtu": int(options.get(MTU) or 0),
+    }
+    for pool in reversed(record.pools):  # Of several of one version the first counts.
+        if pool.gateway:
+            made["AddressIPv6" if ":" in pool.subnet else "AddressIPv4"] = _with_prefix(pool, pool.gateway)
+    return made
+
+
+def _sub_interface(record: NetworkRecord) -> dict[str, Any]:
+    """Of macvlan and ipvlan; both drivers take the parent's link to be theirs if its name says so."""
+    options, kind = record.options, record.driver.capitalize()
+    parent = options.get("parent", "")
+    made: dict[str, Any] = {
+        "ID": record.id,
+        "Mtu": int(options.get(MTU) or 0),
+        "Parent": parent or f"dm-{record.id[:12]}"[:15],
+        f"{kind}Mode": options.get(f"{record.driver}_mode") or ("bridge" if kind == "Macvlan" else "l2"),
+        "Internal": record.internal or not parent,
+        "CreatedSubIface": record.link_made,
+    }
+    if kind == "Ipvlan":
+        made["IpvlanFlag"] = options.get("ipvlan_flag") or "bridge"
+        made["Parent"] = parent or f"di-{record.id[:12]}"[:15]
+    for version, name in ((4, "Ipv4Subnets"), (6, "Ipv6Subnets")):
+        pools = [pool for pool in record.pools if (":" in pool.subnet) == (version == 6)]
+        if pools:
+            made[name] = _text(
+                [{"SubnetIP": pool.subnet, "GwIP": _with_prefix(pool, pool.gateway)} for pool in pools]
+            )
+    return made
+
+
+def _pools(kept: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    configs = msgspec.json.decode(kept.get(f"{name}Config") or "[]") or []
+    found = []
+    for index, info in enumerate(msgspec.json.decode(kept.get(f"{name}Info") or "[]") or []):
+        data = msgspec.json.decode(info["IPAMData"])
+        config = configs[index] if index < len(configs) else {}
+        found.append(
+            {
+                "subnet": data["Pool"],
+                "ip_range": config.get("SubPool") or "",
+                "gateway": data.get("Gateway", "").partition("/")[0],
+                "aux_addresses": config.get("AuxAddresses") or {},
+                "chosen": not config.get("PreferredPool"),
+            }
+        )
+    return found
+
+
+def _pool_config(pool: IPAMPool) -> dict[str, Any]:
+    return {
+        "PreferredPool": "" if pool.chosen else pool.subnet,
+        "SubPool": pool.ip_range,
+        "Gateway": "" if pool.chosen else pool.gateway,
+        "AuxAddresses": pool.aux_addresses or None,
+    }
+
+
+def _pool_info(pool: IPAMPool) -> dict[str, Any]:
+    data: dict[str, Any] = {"AddressSpace": _SPACE, "Pool": pool.subnet}
+    if pool.gateway:
+        data["Gateway"] = _with_prefix(pool, pool.gateway)
+    if pool.aux_addresses:
+        data["AuxAddresses"] = {
+            name: _with_prefix(pool, address) for name, address in pool.aux_addresses.items()
+        }
+    id = f"{_SPACE}/{pool.subnet}" + (f"/{pool.ip_range}" if pool.ip_range else "")
+    return {"IPAMData": _text(data), "PoolID": id}
+
+
+def _with_prefix(pool: IPAMPool, address: str) -> str:
+    return f"{address}/{pool.subnet.partition('/')[2]}" if address else ""
+
+
+def _key(kind: str, id: str) -> bytes:
+    return f"{_PREFIX}/{kind}/{id}/".encode()
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _encode(value: object) -> bytes:
+    # libkv counts the changes of each value in front of it; any number will do to begin with.
+    return (1).to_bytes(8, "little") + msgspec.json.encode(value)
+
+
+def _decode(value: bytes) -> dict[str, Any]:
+    found = msgspec.json.decode(value[8:] or b"{}")
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found
