@@ -65,8 +65,15 @@ class Dockerfile:
     warnings: list[str]
 
 
-def parse(content: bytes) -> Dockerfile:
-    """Raises InvalidParameter, with the line where there is one."""
+def parse(content: bytes, name: str = "Dockerfile") -> Dockerfile:
+    """Raises InvalidParameter."""
+    try:
+        return _parse(content)
+    except InvalidParameter as exc:
+        raise InvalidParameter(f"failed to parse {name}: {exc}") from None
+
+
+def _parse(content: bytes) -> Dockerfile:
     if len(content) > _LONGEST:
         raise InvalidParameter("the Dockerfile is too large")
     text = content.decode("utf-8", "surrogateescape").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
@@ -85,7 +92,7 @@ def parse_line(line: str, escape: str, number: int = 0) -> Node:
     first, *rest = line.split("\n")
     node = _node(first, escape, number)
     if rest and "<<" in first:
-        _take_heredocs(node, iter(f"{each}\n" for each in rest), number)
+        _take_heredocs(node, iter(f"{each}\n" for each in rest))
     return node
 
 
@@ -102,12 +109,9 @@ class _Reader:
         for count, (line, number) in enumerate(self._logical_lines()):
             if count >= _MOST_INSTRUCTIONS:
                 raise InvalidParameter("the Dockerfile has too many instructions")
-            try:
-                node = _node(line, self.escape, number)
-                if "<<" in line:
-                    _take_heredocs(node, self._counted(), number)
-            except InvalidParameter as exc:
-                raise InvalidParameter(f"dockerfile parse error on line {number}: {exc}") from None
+            node = _node(line, self.escape, number)
+            if "<<" in line:
+                _take_heredocs(node, self._counted())
             yield node
 
     def _counted(self) -> Iterator[str]:
@@ -182,7 +186,7 @@ def _split(text: str) -> tuple[str, str]:
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 
-def _take_heredocs(node: Node, lines: Iterator[str], number: int) -> None:
+def _take_heredocs(node: Node, lines: Iterator[str]) -> None:
     subject = node
     if node.word == "onbuild" and node.args:
         subject = parse_line(node.args[0], "\\")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
 
 from longshore.build.arguments import BuildArguments, unused
-from longshore.build.context import find_dockerfile, unpack_context
+from longshore.build.context import DEFAULT_DOCKERFILE, find_dockerfile, unpack_context
 from longshore.build.dockerfile import parse
 from longshore.build.instructions import Arg, Instruction
 from longshore.build.shell import expand_word
@@ -33,6 +34,9 @@ from longshore.errors import EngineError, InvalidParameter, NotFound, System
 from longshore.images.reference import Reference
 from longshore.images.reference import parse as parse_reference
 
+_MOST_HELD_BACK = 10_000
+"""Messages of a quiet build that are kept for the case that it fails."""
+
 Say = Callable[[Message], None]
 
 
@@ -49,7 +53,7 @@ async def image_build(
     try:
         space = await asyncio.to_thread(held.enter_context, workspace(engine))
         content = await _fetch(engine, options, body, space)
-        program = read_program(parse(content))
+        program = read_program(parse(content, options.dockerfile or DEFAULT_DOCKERFILE))
         build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
     except BaseException:
         await asyncio.shield(asyncio.to_thread(held.close))
@@ -75,25 +79,34 @@ class Build:
         self.output = BuildOutput()
         self.arguments = BuildArguments(options.arguments, platform_arguments(options.platform))
         self.steps = 0
-        self.fetched: dict[str, str] = {}
-        """Base images by name: each is looked for once, so that all stages see the same."""
+        self.image = ""
+        """What came of it, in the end."""
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
         self._first: dict[int, int] = {}
         self._runs: dict[int, asyncio.Task[str]] = {}
         self._pulls: dict[tuple[str, str], asyncio.Task[str]] = {}
+        """Base images by name and platform: each is looked for once, so that all stages see the same."""
         self.cache = StepCache(engine, self._cache_sources(), enabled=not options.no_cache)
         add_labels(self._target, options.labels)
 
     async def messages(self, held: ExitStack) -> AsyncIterator[Message]:
         """Run the build, and yield what it says; `held` is closed when all is over."""
         work = asyncio.create_task(self._work(), name="build")
+        held_back: deque[Message] = deque(maxlen=_MOST_HELD_BACK)
         try:
             async for message in self.output.messages():
-                if not self.options.quiet or "error" in message or message.get("always"):
-                    message.pop("always", None)
+                if not self.options.quiet:
                     yield message
+                    continue
+                if "error" in message:  # What led to it is of interest after all.
+                    for each in held_back:
+                        yield each
+                    yield message
+                held_back.append(message)
             await work
+            if self.options.quiet and self.image:
+                yield {"stream": f"{self.image}\n"}
         finally:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -131,7 +144,7 @@ class Build:
 
     async def _build(self) -> None:
         if self.program.warnings:
-            self._tell("\n".join(self.program.warnings) + "\n")
+            self._tell("\x1b[91m" + "\n".join(self.program.warnings) + "\n\x1b[0m")
         self._plan()
         for number, instruction in enumerate(self.program.arguments, 1):
             self._tell(f"Step {number}/{self.steps} : {instruction.text}")
@@ -195,8 +208,7 @@ class Build:
             labels = self.engine.images.images.get(image).labels
             name = reference.tagged.familiar
             self.engine.events.publish("image", "tag", image, {**labels, "name": name})
-        if self.options.quiet:
-            self.output.say({"stream": f"{image}\n", "always": True})
+        self.image = image
 
     def _show_failure(self, exc: Exception) -> None:
         if not isinstance(exc, EngineError | OSError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from longshore.build.copying import CopyJob, mode_change, perform_copy
 from longshore.build.instructions import Copy
 from longshore.build.owners import ROOT, Owner, parse_owner
+from longshore.build.patterns import clean
 from longshore.build.shell import expand
 from longshore.build.sources import Source, find_sources, hash_strings
 from longshore.build.stages import find_stage
@@ -39,10 +40,15 @@ async def copy_files(stage: StageRun, instruction: Copy) -> None:
                 f"When using {name} with more than one source file, "
                 "the destination must be a directory and end with a /"
             )
-        step = stage.nop(_told(name, wanted, sources))
+        step = stage.nop(_told(name, wanted, sources), writes=True)
         if await stage.use_cache(step):
             return
-        layer = await asyncio.to_thread(_layer, stage, wanted, sources, ownership)
+        try:
+            layer = await asyncio.to_thread(_layer, stage, wanted, sources, ownership)
+        except EngineError as exc:
+            if wanted.chown and "chown" in exc.message:
+                raise
+            raise type(exc)(f"failed to copy files: {exc}") from exc
         await stage.commit(step, layer)
 
 
@@ -53,6 +59,8 @@ class _Wanted:
     instruction: Copy
     patterns: list[str]
     destination: str
+    written: str
+    """The destination as it was written."""
     chown: str
     chmod: str
     files: list[tuple[str, bytes]]
@@ -60,7 +68,7 @@ class _Wanted:
 
 def _expanded(stage: StageRun, instruction: Copy) -> _Wanted:
     word = stage.state.word
-    destination = word(instruction.destination)
+    destination = written = word(instruction.destination)
     if destination in ("", ".") or destination.endswith("/."):
         destination += "/"
     if not destination.startswith("/"):
@@ -76,7 +84,7 @@ def _expanded(stage: StageRun, instruction: Copy) -> _Wanted:
     if chmod:
         mode_change(chmod)
     patterns = [word(source) for source in instruction.sources]
-    return _Wanted(instruction, patterns, destination, word(instruction.chown), chmod, files)
+    return _Wanted(instruction, patterns, destination, written, word(instruction.chown), chmod, files)
 
 
 async def _origin(stage: StageRun, wanted: _Wanted, views: ExitStack) -> tuple[Path, bool]:
@@ -117,6 +125,10 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
     if not local:
         return found
     parents = instruction.parents
+    if not instruction.origin:
+        for pattern in local:
+            if clean(pattern.lstrip("/")).split("/")[0] == "..":
+                raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
 
     def work() -> list[Source]:
         try:
@@ -164,7 +176,7 @@ def _told(name: str, wanted: _Wanted, sources: list[Source]) -> str:
         *(f"--exclude={each}" for each in instruction.exclude),
     ]
     known = hashes[0] if len(hashes) == 1 else hash_strings("multi", hashes)
-    return " ".join([name, *flags, f"{known} in {wanted.destination} "])
+    return " ".join([name, *flags, f"{known} in {wanted.written} "])
 
 
 def _layer(stage: StageRun, wanted: _Wanted, sources: list[Source], ownership: bool) -> Layer | None:

@@ -94,7 +94,7 @@ class StageRun:
     async def _configure(self, told: str, instruction: Instruction) -> None:
         """Make the image of a step that changes the configuration only."""
         state = self.state
-        step = self.nop(told)
+        step = self.nop(told, writes=isinstance(instruction, Workdir))
         if await self.use_cache(step):
             return
         # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
@@ -147,9 +147,10 @@ class StageRun:
         config.Cmd = command
         return config
 
-    def nop(self, told: str) -> Config:
-        """As `step_config`, for a step that runs nothing."""
-        return self.step_config([*self.state.shell(), f"#(nop) {told}"])
+    def nop(self, told: str, *, writes: bool = False) -> Config:
+        """As `step_config`, for a step that runs nothing. Those that write files have one word less."""
+        words = [f"#(nop) {told}"] if writes else ["#(nop) ", told]
+        return self.step_config([*self.state.shell(), *words])
 
     def running_in(self, container: str) -> str:
         """Say which container a step runs in; returns it."""
