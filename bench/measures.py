@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,28 @@ from typing import Any
 from harness import Client, Daemon
 from harness.machine import descendants, processes_of, resident
 
+TAR = {"Content-Type": "application/x-tar"}
+DOCKERFILE = b"""FROM busybox
+LABEL who=bench what=build
+ENV A=1 B=2
+ARG VERSION=1.0
+WORKDIR /app
+COPY src/1.txt src/2.txt ./first/
+RUN echo $A $VERSION > version
+COPY src /app/src
+RUN find src | wc -l > count
+ENV C=3
+RUN mkdir -p /data/a /data/b && touch /data/a/f
+COPY src/3.txt /data/b/
+RUN rm src/1.txt && chmod -R a-w src
+USER user
+EXPOSE 80 443
+VOLUME /data
+USER 0
+HEALTHCHECK CMD true
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "true"]
+"""
 SLEEP = {"Image": "busybox", "Cmd": ["sleep", "10000"], "StopSignal": "KILL"}
 OUTPUT = 50 * 2**20
 PORTS = 200
@@ -118,6 +142,29 @@ def output(daemon: Daemon) -> dict[str, float]:
     return {"write": wrote, "read": read, "docker logs": time.perf_counter() - began}
 
 
+def build(daemon: Daemon) -> dict[str, float]:
+    """A Dockerfile of 20 steps: without the cache, and with every step cached."""
+    api, context = _client(daemon), _context()
+    took = {}
+    for name, query in {"cold": {"nocache": 1}, "cached": {}}.items():
+        began = time.perf_counter()
+        answer = api.request("POST", "/build", context, query=query | {"t": "bench"}, headers=TAR)
+        took[name] = time.perf_counter() - began
+        assert b"Successfully built" in answer.expect(200).body, answer.body
+    return took
+
+
+def _context() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        files = {f"src/{number}.txt": b"x" * 4096 for number in range(200)}
+        for name, content in {"Dockerfile": DOCKERFILE, **files}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 def memory(daemon: Daemon) -> dict[str, float]:
     """Resident memory with 40 running containers: the daemon's, and with everything that serves it."""
     api = _client(daemon)
@@ -138,5 +185,6 @@ MEASURES = [
     Measure("crowd", crowd, {"": 0.6}, rounds=3),
     Measure("published", published, {"start": 0.1, "remove": 0.05}, rounds=3, warm_up=0),
     Measure("output", output, {"write": 0.7, "read": 0.7, "docker logs": 0.7}, rounds=3),
+    Measure("build", build, {"cold": 0.5, "cached": 0.5}, rounds=5),
     Measure("memory", memory, {"daemon": 0.6}, rounds=1, warm_up=0, unit="bytes"),
 ]

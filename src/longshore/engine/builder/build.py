@@ -217,7 +217,7 @@ class Build:
             logging.getLogger(__name__).exception("a build failed")
         text = str(exc) or type(exc).__name__
         detail: dict[str, Any] = {"message": text}
-        if code := getattr(exc, "exit_code", 0):
+        if code := getattr(exc, "code", 0):
             detail = {"code": code, "message": text}
         self.output.end()
         self.output.say({"errorDetail": detail, "error": text})

@@ -29,9 +29,9 @@ _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 class CommandFailed(System):
     """The command of a step ended with another code than 0."""
 
-    def __init__(self, command: list[str], exit_code: int) -> None:
-        super().__init__(f"The command '{' '.join(command)}' returned a non-zero code: {exit_code}")
-        self.exit_code = exit_code
+    def __init__(self, command: list[str], code: int) -> None:
+        super().__init__(f"The command '{' '.join(command)}' returned a non-zero code: {code}")
+        self.code = code
 
 
 async def run_command(stage: StageRun, instruction: Run) -> None:
