@@ -111,7 +111,8 @@ class Build:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await work
-            await asyncio.shield(asyncio.to_thread(held.close))
+            # Nobody needs to wait for files to go.
+            self.engine.spawn(asyncio.to_thread(held.close), "removal of a build's files")
 
     async def result(self, stage: Stage) -> str:
         """The image of a stage, which is waited for. Raises EngineError if it came to nothing."""

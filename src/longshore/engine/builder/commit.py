@@ -6,7 +6,7 @@ of its `container_config` what was done: dockerd's classic builder finds it by t
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from typing import Any
 
 import msgspec
@@ -32,19 +32,19 @@ class StepCache:
         self._layers = engine.layers
         self._sources = sources
         self._enabled = enabled
-        self._lock = threading.Lock()
+        self._lock = asyncio.Lock()
 
-    def find(self, parent: str, step: Config) -> str:
-        """The image that `step` made of `parent` ("" for nothing) before; "" if there is none. Blocks."""
+    async def find(self, parent: str, step: Config) -> str:
+        """The image that `step` made of `parent` ("" for nothing) before; "" if there is none."""
         if not self._enabled:
             return ""
-        with self._lock:
-            found = self._local(parent, step)
-            if not self._sources:
-                return found
-            if found and any(self._is_ancestor(found, source.id) for source in self._sources):
-                return found
-            return self._of_sources(parent, step)
+        found = self._local(parent, step)  # All of it is in memory.
+        if not self._sources:
+            return found
+        if found and any(self._is_ancestor(found, source.id) for source in self._sources):
+            return found
+        async with self._lock:
+            return await asyncio.to_thread(self._of_sources, parent, step)
 
     def _local(self, parent: str, step: Config) -> str:
         candidates = self._images.children(parent) if parent else self._images.without_parent()

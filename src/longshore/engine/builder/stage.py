@@ -111,7 +111,7 @@ class StageRun:
 
     async def use_cache(self, step: Config) -> bool:
         """Go on from the image that this very step made before, if it did."""
-        found = await asyncio.to_thread(self.build.cache.find, self.state.image_id, step)
+        found = await self.build.cache.find(self.state.image_id, step)
         if found:
             self.tell(" ---> Using cache\n")
             self.state.image_id = found
