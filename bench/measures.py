@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import statistics
 import subprocess
@@ -18,6 +19,28 @@ import images
 from harness import Client, Daemon
 from harness.machine import descendants, processes_of, resident
 
+TAR = {"Content-Type": "application/x-tar"}
+DOCKERFILE = b"""FROM busybox
+LABEL who=bench what=build
+ENV A=1 B=2
+ARG VERSION=1.0
+WORKDIR /app
+COPY src/1.txt src/2.txt ./first/
+RUN echo $A $VERSION > version
+COPY src /app/src
+RUN find src | wc -l > count
+ENV C=3
+RUN mkdir -p /data/a /data/b && touch /data/a/f
+COPY src/3.txt /data/b/
+RUN rm src/1.txt && chmod -R a-w src
+USER user
+EXPOSE 80 443
+VOLUME /data
+USER 0
+HEALTHCHECK CMD true
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "true"]
+"""
 SLEEP = {"Image": "busybox", "Cmd": ["sleep", "10000"], "StopSignal": "KILL"}
 OUTPUT = 50 * 2**20
 MEMORY = "/dev/shm"
@@ -132,6 +155,29 @@ def output(daemon: Daemon) -> dict[str, float]:
         check=True,
     )
     return {"write": wrote, "read": read, "docker logs": time.perf_counter() - began}
+
+
+def build(daemon: Daemon) -> dict[str, float]:
+    """A Dockerfile of 20 steps: without the cache, and with every step cached."""
+    api, context = _client(daemon), _context()
+    took = {}
+    for name, query in {"cold": {"nocache": 1}, "cached": {}}.items():
+        began = time.perf_counter()
+        answer = api.request("POST", "/build", context, query=query | {"t": "bench"}, headers=TAR)
+        took[name] = time.perf_counter() - began
+        assert b"Successfully built" in answer.expect(200).body, answer.body
+    return took
+
+
+def _context() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        files = {f"src/{number}.txt": b"x" * 4096 for number in range(200)}
+        for name, content in {"Dockerfile": DOCKERFILE, **files}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def memory(daemon: Daemon) -> dict[str, float]:
@@ -289,6 +335,7 @@ MEASURES = [
     Measure("stats-50", watching, limits={"": 0.05}, rounds=1, warm_up=0, unit="of a core"),
     Measure("copy", copying, {"in": 1.0, "out": 1.0}, rounds=5),
     Measure("exec", execute, {"": 0.9}, rounds=3),
+    Measure("build", build, {"cold": 0.5, "cached": 0.5}, rounds=5),
     Measure("memory", memory, {"daemon": 0.6}, rounds=1, warm_up=0, unit="bytes"),
     Measure("load", images.load("debian"), {"": 0.5}, rounds=5, where=MEMORY),
     Measure("load-small-files", images.load("small"), {"": 0.7}, rounds=3, where=MEMORY),

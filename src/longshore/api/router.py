@@ -11,6 +11,7 @@ from longshore import __version__
 from longshore.api.errors import error_response
 from longshore.api.handlers import (
     archive,
+    build,
     checkpoints,
     containers,
     exec,
@@ -127,7 +128,22 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/auth", registry.post_auth),
     Route("GET", "/distribution/{name:.*}/json", registry.get_distribution, since=(1, 30)),
     # builds
-    Route("POST", "/build/prune", system.post_build_prune, "all filters keep-storage", since=(1, 31)),
+    Route(
+        "POST",
+        "/build",
+        build.post_build,
+        "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile "
+        "extrahosts forcerm labels memory memswap networkmode nocache outputs platform pull q remote rm "
+        "securityopt shmsize squash t target ulimits version",
+    ),
+    Route(
+        "POST",
+        "/build/prune",
+        build.post_build_prune,
+        "all filters keep-storage reserved-space",
+        since=(1, 31),
+    ),
+    Route("POST", "/build/cancel", build.post_build_cancel, "id", since=(1, 31)),
     # networks
     Route("GET", "/networks", networks.get_networks, "filters"),
     Route("GET", "/networks/", networks.get_networks, "filters"),

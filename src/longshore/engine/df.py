@@ -32,14 +32,23 @@ async def system_disk_usage(
     async def volumes() -> Any:
         return await asyncio.to_thread(_volumes, engine) if "volume" in wanted else None
 
-    found_images, found_containers, found_volumes = await asyncio.gather(images(), containers(), volumes())
+    async def caches() -> Any:
+        if "build-cache" not in wanted:
+            return None
+        from longshore.engine.builder.cachemounts import build_cache
+
+        return await asyncio.to_thread(build_cache, engine)
+
+    found_images, found_containers, found_volumes, found_caches = await asyncio.gather(
+        images(), containers(), volumes(), caches()
+    )
     return {
         "LayersSize": sum(layer.size for layer in engine.layers.layers()) if "image" in wanted else 0,
         "Images": found_images,
         "Containers": found_containers,
         "Volumes": found_volumes,
-        "BuildCache": [] if "build-cache" in wanted else None,
-        **({"BuilderSize": 0} if version < (1, 42) else {}),
+        "BuildCache": found_caches,
+        **({"BuilderSize": sum(each.Size for each in found_caches or ())} if version < (1, 42) else {}),
     }
 
 

@@ -28,6 +28,7 @@ from longshore.types.container import HostConfig
 from longshore.volumes.service import VolumeService
 
 if TYPE_CHECKING:
+    from longshore.engine.builder.cachemounts import CacheMounts
     from longshore.engine.exec import Exec
     from longshore.images.registry.service import RegistryService
 
@@ -64,6 +65,13 @@ class Engine:
     health_monitors: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Who probes the health of each container, by container id."""
     background: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @cached_property
+    def cache_mounts(self) -> CacheMounts:
+        """The cache mounts that builds have in use."""
+        from longshore.engine.builder.cachemounts import CacheMounts
+
+        return CacheMounts()
 
     @cached_property
     def registry(self) -> RegistryService:

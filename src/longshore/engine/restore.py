@@ -52,6 +52,10 @@ async def restore(engine: Engine) -> None:
         for container in held:
             container.lock.release()
     await _finish_removals(engine)
+    if (engine.data_root / "builder" / "builds").is_dir():
+        from longshore.engine.builder.workspace import remove_interrupted_builds
+
+        await remove_interrupted_builds(engine)
 
 
 async def _restore_parts(engine: Engine, damaged: Collection[str]) -> None:

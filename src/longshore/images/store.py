@@ -16,6 +16,9 @@ from longshore.layers.store import Layer, LayerStore, chain_id
 from longshore.linux.files import remove_temporaries, sync_directory, write_atomically
 from longshore.types.timestamp import ZERO_TIME, now
 
+_BUILT_HERE = "builtLocally"
+"""Name of the file that dockerd, too, marks images with that a build made."""
+
 
 class Image:
     """An image as its configuration describes it; `raw` is the very text its id is the digest of."""
@@ -85,6 +88,7 @@ class ImageStore:
         self._images: dict[str, Image] = {}
         self._layers: dict[str, Layer | None] = {}
         self._parents: dict[str, str] = {}
+        self._built: set[str] = set()
         for directory in (self._content, self._metadata):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_temporaries(self._content)
@@ -143,6 +147,7 @@ class ImageStore:
                 self._set_parent(child, "")
             del self._images[id]
             self._parents.pop(id, None)
+            self._built.discard(id)
             layer = self._layers.pop(id)
             (self._content / id[7:]).unlink(missing_ok=True)
             shutil.rmtree(self._metadata / id[7:], ignore_errors=True)
@@ -162,6 +167,25 @@ class ImageStore:
             self.get(id)
             self.get(parent)
             self._set_parent(id, parent)
+
+    def set_built_here(self, id: str, parent: str) -> None:
+        """Record that a step of a build made the image of `parent` ("" for nothing). Raises NotFound."""
+        with self._lock:
+            self.get(id)
+            if parent:
+                self.get(parent)
+                self._set_parent(id, parent)
+            self._write(id, _BUILT_HERE, "1")
+            self._built.add(id)
+
+    def is_built_here(self, id: str) -> bool:
+        """Whether a build made it: what was loaded or pulled may claim anything about its steps."""
+        return id in self._built
+
+    def without_parent(self) -> list[str]:
+        """Images that were built here of nothing."""
+        with self._lock:
+            return [id for id in self._built if id not in self._parents]
 
     def children(self, id: str) -> list[str]:
         """Images built from it here."""
@@ -209,6 +233,8 @@ class ImageStore:
             parent = self._metadata / name / "parent"
             if parent.exists():
                 self._parents[image.id] = parent.read_text().strip()
+            if (self._metadata / name / _BUILT_HERE).exists():
+                self._built.add(image.id)
         for id, parent_id in list(self._parents.items()):
             if parent_id not in self._images:
                 del self._parents[id]

@@ -43,6 +43,12 @@ class GraphDriver(Protocol):
     def get(self, id: str, mount_label: str = "") -> Path:
         """Make the layer's file system available. Counted; each `get` needs its `put`."""
 
+    def take_over(self, id: str, source: str) -> bool:
+        """Move the files of the layer `source`, which nobody has mounted, into the new layer `id`.
+
+        False if this driver cannot do that without copying. `source` is empty afterwards.
+        """
+
     def put(self, id: str) -> None:
         """Give one `get` back; the last one unmounts."""
 

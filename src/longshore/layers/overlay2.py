@@ -113,6 +113,17 @@ class Overlay2:
             self._counts[id] = self._counts.get(id, 0) + 1
             return merged
 
+    def take_over(self, id: str, source: str) -> bool:
+        theirs, ours = self._home / source / "diff", self._home / id / "diff"
+        with self._of(source):
+            if self._counts.get(source) or _is_mounted(self._home / source / "merged"):
+                return False  # What still changes cannot become a layer.
+            ours.rmdir()
+            theirs.rename(ours)
+            self._make(theirs, 0o755)
+        self._make(ours, 0o755)
+        return True
+
     def put(self, id: str) -> None:
         with self._of(id):
             count = self._counts.get(id, 0) - 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +21,9 @@ from longshore.layers.idmap import IdMap, IdRange
 from longshore.layers.initlayer import setup_init_layer
 from longshore.layers.layerdb import NAME, LayerDb, LayerRecord, MountRecord
 from longshore.layers.rwlayer import RWLayer
+from longshore.layers.sealing import seal
 from longshore.layers.tarsplit import archive_size, assemble
-from longshore.layers.unpack import unpack
+from longshore.layers.unpack import Unpacked, unpack
 
 MAX_DEPTH = 125
 """Layers in a chain; two places of overlayfs's 128 are for the container, as in Docker."""
@@ -114,17 +116,45 @@ class LayerStore:
                 raise InvalidParameter(
                     f'invalid diffID for layer: expected "{expected_diff_id}", got "{unpacked.diff_id}"'
                 )
-            chain = chain_id([parent, unpacked.diff_id] if parent else [unpacked.diff_id])
-            record = LayerRecord(chain, unpacked.diff_id, parent, cache_id, unpacked.size)
-            with self._lock:
-                if chain in self._layers:
-                    return self._retain(self._layers[chain])
-                self._db.commit_layer(record_directory, record)
-                layer = Layer(chain, unpacked.diff_id, below, cache_id, unpacked.size, 1)
-                self._layers[chain] = layer
-                self._unpacking.discard(cache_id)
-                undo.pop_all()
-                return layer
+            return self._commit(undo, record_directory, unpacked, below, cache_id)
+
+    def build(self, parent: str | None, fill: Callable[[Path], None]) -> Layer | None:
+        """Add a layer of what `fill` writes into the file system of the chain `parent`, as `register` does.
+
+        None if it changed nothing. Raises NotFound, InvalidParameter, and whatever `fill` does.
+        """
+        return self._seal(parent, lambda id: self.driver.populate(id, fill))
+
+    def commit(self, rw: RWLayer) -> Layer | None:
+        """Add a layer of what a container wrote, whose own layer is empty, or as good as, afterwards.
+
+        None if it changed nothing. The container must not run.
+        """
+
+        def take(id: str) -> None:
+            if not self.driver.take_over(id, rw.mount_id):
+                with rw.tar_stream() as changes:
+                    unpack(changes, self.driver.extractor(id), io.BytesIO())
+
+        return self._seal(rw.parent, take)
+
+    @contextmanager
+    def view(self, chain_id: str | None) -> Iterator[Path]:
+        """The file system of a chain, mounted for a while; what is written to it goes with it.
+
+        Raises NotFound.
+        """
+        with ExitStack() as held:
+            below = self.get(chain_id) if chain_id is not None else None
+            if below is not None:
+                held.callback(self.release, below)
+            id = self._reserve_id()
+            held.callback(self._unpacking.discard, id)
+            held.callback(self.driver.remove, id)
+            self.driver.create(id, below.cache_id if below else None)
+            path = self.driver.get(id)
+            held.callback(self.driver.put, id)
+            yield path
 
     def get(self, chain_id: str) -> Layer:
         """A counted reference to the layer; give it back with `release`. Raises NotFound."""
@@ -271,6 +301,42 @@ class LayerStore:
                     self.driver.remove(id)
                     removed += 1
         return removed
+
+    def _seal(self, parent: str | None, fill: Callable[[str], None]) -> Layer | None:
+        below = self.get(parent) if parent is not None else None
+        with ExitStack() as undo, self._db.new_layer() as record_directory:
+            if below is not None:
+                undo.callback(self.release, below)
+                if below.depth >= MAX_DEPTH:
+                    raise InvalidParameter("max depth exceeded")
+            cache_id = self._reserve_id()
+            undo.callback(self._unpacking.discard, cache_id)
+            undo.callback(self.driver.remove, cache_id)
+            self.driver.create(cache_id, below.cache_id if below else None)
+            fill(cache_id)
+            changes = self.driver.changes(cache_id, below.cache_id if below else None)
+            if not changes:
+                return None
+            with (record_directory / "tar-split.json.gz").open("wb") as tar_split:
+                sealed = seal(self.driver.own_files(cache_id), changes, self.ids, tar_split)
+            return self._commit(undo, record_directory, sealed, below, cache_id)
+
+    def _commit(
+        self, undo: ExitStack, record_directory: Path, made: Unpacked, below: Layer | None, cache_id: str
+    ) -> Layer:
+        """Make a finished layer known, unless it is already. `undo` is emptied if it is new."""
+        parent = below.chain_id if below is not None else None
+        chain = chain_id([parent, made.diff_id] if parent else [made.diff_id])
+        record = LayerRecord(chain, made.diff_id, parent, cache_id, made.size)
+        with self._lock:
+            if chain in self._layers:
+                return self._retain(self._layers[chain])
+            self._db.commit_layer(record_directory, record)
+            layer = Layer(chain, made.diff_id, below, cache_id, made.size, 1)
+            self._layers[chain] = layer
+            self._unpacking.discard(cache_id)
+            undo.pop_all()
+            return layer
 
     def _load(self) -> None:
         records = {record.chain_id: record for record in self._db.layers()}

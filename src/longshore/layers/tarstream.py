@@ -97,7 +97,12 @@ class TarStream:
         for _ in self.content():
             pass
         if self._padding:
-            self._raw.append(self._exactly(self._padding))
+            self._gather(self._padding)
+            padding = self._buffer[self._at : self._at + self._padding]
+            self._at += len(padding)
+            self._raw.append(padding)
+            if len(padding) < self._padding:
+                return None  # The docker CLI ends contexts so that it adds files to; Go does not mind.
             self._padding = 0
         pax: dict[str, bytes] = {}
         long_name = long_link = b""

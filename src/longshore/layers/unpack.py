@@ -10,11 +10,10 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from longshore.layers.checksum import Crc64, crc64
 from longshore.layers.compression import decompressed
-from longshore.layers.extract import Extractor
 from longshore.layers.tarsplit import TarSplitWriter
 from longshore.layers.tarstream import REGULAR, TarEntry, TarStream, refusing_damage
 
@@ -28,7 +27,19 @@ class Unpacked(NamedTuple):
     size: int
 
 
-def unpack(archive: BinaryIO, extractor: Extractor, tar_split: BinaryIO) -> Unpacked:
+class Sink(Protocol):
+    """Where entries go: an `Extractor`, mostly."""
+
+    size: int
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, kind: object, *_: object) -> object: ...
+
+    def add(self, entry: TarEntry, content: Iterator[bytes] | bytes) -> bool: ...
+
+
+def unpack(archive: BinaryIO, extractor: Sink, tar_split: BinaryIO) -> Unpacked:
     """Extract `archive`, compressed or not, and write its tar-split.
 
     Raises InvalidParameter for an archive that is damaged or not acceptable.
@@ -46,7 +57,7 @@ def unpack(archive: BinaryIO, extractor: Extractor, tar_split: BinaryIO) -> Unpa
     return Unpacked(f"sha256:{reader.hexdigest()}", extractor.size)
 
 
-def _unpack_entry(entry: TarEntry, stream: TarStream, extractor: Extractor, writer: TarSplitWriter) -> None:
+def _unpack_entry(entry: TarEntry, stream: TarStream, extractor: Sink, writer: TarSplitWriter) -> None:
     if not entry.size:
         extractor.add(entry, b"")
         writer.segment(stream.raw())

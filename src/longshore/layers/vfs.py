@@ -59,6 +59,9 @@ class Vfs:
             raise NotFound(f"stat {home}: no such file or directory")
         return home
 
+    def take_over(self, id: str, source: str) -> bool:
+        return False
+
     def put(self, id: str) -> None:
         """Nothing is ever mounted."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from longshore.bolt import BrokenDatabase, Bucket
 from longshore.bolt.database import SharedDatabase
 from longshore.network import dockerd
-from longshore.network.network import DEFAULT_BRIDGE, NetworkRecord
+from longshore.network.network import NetworkRecord
+from longshore.network.options import DEFAULT_BRIDGE
 
 _LIBNETWORK, _OURS = b"libnetwork", b"longshore"
 

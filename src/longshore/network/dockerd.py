@@ -13,15 +13,8 @@ from typing import Any
 import msgspec
 
 from longshore.network.ipam import IPAMPool
-from longshore.network.network import (
-    HOST_BINDING,
-    ICC,
-    INTERFACE_PREFIX,
-    MASQUERADE,
-    MTU,
-    NetworkRecord,
-    flag,
-)
+from longshore.network.network import NetworkRecord
+from longshore.network.options import HOST_BINDING, ICC, INTERFACE_PREFIX, MASQUERADE, MTU, flag
 
 _PREFIX = "docker/network/v1.0"
 _OPTIONS = "com.docker.network.generic"

@@ -112,6 +112,8 @@ def _moment(match: re.Match[str], zone: object) -> int | None:
     return seconds * SECOND + int((fraction or "0")[:9].ljust(9, "0"))
 
 
+_FIRST, _FINAL = -62135596800, 253402300799
+"""The seconds of the years 1 and 9999."""
 _last = (-1, "")
 
 
@@ -120,6 +122,7 @@ def _clock(second: int) -> str:
     global _last  # noqa: PLW0603
     known = _last
     if known[0] != second:
-        known = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        shown = min(max(second, _FIRST), _FINAL)  # what nobody's clock says, a client may still ask for
+        known = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shown)))
         _last = known
     return known[1]

@@ -72,9 +72,3 @@ async def get_events(engine: Engine, request: Request) -> Response:
 async def _events(messages: AsyncIterator[EventMessage]) -> AsyncIterator[bytes]:
     async for message in messages:
         yield encode(message) + b"\n"
-
-
-async def post_build_prune(engine: Engine, request: Request) -> Response:
-    """docker builder prune, and a part of docker system prune; there is no build cache to prune"""
-    query.filters(request)
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})

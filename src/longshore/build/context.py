@@ -1,0 +1,114 @@
+"""The build context: a directory filled from an archive, and the Dockerfile in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from longshore.build.patterns import IgnoreRules, clean, read_ignore_file
+from longshore.errors import InvalidParameter
+from longshore.layers.compression import decompressed
+from longshore.layers.copying import CopyExtractor
+from longshore.layers.idmap import IdMap
+from longshore.layers.remove import remove_tree
+from longshore.layers.tarstream import TarStream, refusing_damage
+from longshore.linux.openat import openat2
+from longshore.linux.rootfs_open import read_in_root
+
+DEFAULT_DOCKERFILE = "Dockerfile"
+IGNORE_FILE = ".dockerignore"
+
+
+def unpack_context(archive: BinaryIO, directory: Path) -> None:
+    """Fill `directory` from an archive, plain or compressed. Blocks.
+
+    Nothing in it leads out of `directory`, whatever its names and links say. Raises InvalidParameter.
+    """
+    stream = TarStream(decompressed(archive))
+    with CopyExtractor(directory, IdMap(), "/") as extractor:
+        for entry in stream:
+            with refusing_damage(entry):
+                extractor.add(entry, stream.content())
+    for _ in stream.rest():
+        pass
+
+
+def find_dockerfile(context: Path, name: str) -> bytes:
+    """The content of the Dockerfile, which goes from the context if .dockerignore says so.
+
+    Raises InvalidParameter if there is none, or nothing in it.
+    """
+    name = clean("/" + (name or DEFAULT_DOCKERFILE)).lstrip("/") or DEFAULT_DOCKERFILE
+    content = _read(context, name)
+    if content is None and name == DEFAULT_DOCKERFILE:
+        name = name.lower()
+        content = _read(context, name)
+    if content is None:
+        raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
+    if not content:
+        raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
+    rules = ignore_rules(context)
+    if rules is not None:
+        for path in (IGNORE_FILE, name):
+            if rules.excludes(path):
+                _remove(context, path)
+    return content
+
+
+def apply_ignore_file(context: Path, keep: str) -> None:
+    """Remove what .dockerignore excludes, but neither itself nor the file `keep`.
+
+    For contexts that no client has filtered. Raises InvalidParameter for a pattern that is none.
+    """
+    rules = ignore_rules(context)
+    if rules is None:
+        return
+    kept = {IGNORE_FILE, clean("/" + (keep or DEFAULT_DOCKERFILE)).lstrip("/")}
+    _filter(context, "", rules, kept)
+
+
+def ignore_rules(context: Path) -> IgnoreRules | None:
+    """What the context's .dockerignore says; None without one. Raises InvalidParameter."""
+    content = _read(context, IGNORE_FILE)
+    return None if content is None else IgnoreRules(read_ignore_file(content))
+
+
+def _filter(directory: Path, prefix: str, rules: IgnoreRules, kept: set[str]) -> None:
+    for there in sorted(directory.iterdir()):
+        path = prefix + there.name
+        if stat.S_ISDIR(there.lstat().st_mode):
+            if not rules.excludes(path):
+                _filter(there, f"{path}/", rules, kept)
+            elif rules.takes_back or any(each.startswith(f"{path}/") for each in kept):
+                _filter(there, f"{path}/", rules, kept)
+                if not any(there.iterdir()):
+                    there.rmdir()
+            else:
+                remove_tree(there)
+        elif rules.excludes(path) and path not in kept:
+            remove_tree(there)
+
+
+def _read(context: Path, name: str) -> bytes | None:
+    try:
+        return read_in_root(context, name)
+    except OSError as exc:
+        raise InvalidParameter(f"{name}: {(exc.strerror or str(exc)).lower()}") from None
+
+
+def _remove(context: Path, path: str) -> None:
+    """Remove a file of the context; its directory may be reached by links, but only within."""
+    parent, _, base = path.rpartition("/")
+    root = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = openat2(root, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(root)
+    try:
+        remove_tree(base, dir_fd=directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,142 @@
+"""Git repositories as build contexts and as sources of ADD: what a URL means, and fetching it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from longshore.errors import InvalidParameter, System
+from longshore.linux.openat import openat2
+
+_HTTP = re.compile(r"https?://.+\.git(#.*)?", re.DOTALL)
+_CERTAIN = ("git://", "ssh://", "git@")
+_SAFE = (
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.fsmonitor=false",
+    "-c", "protocol.file.allow=never",
+    "-c", "init.defaultBranch=main",
+    "-c", "advice.detachedHead=false",
+)  # fmt: skip
+_LONGEST_OUTPUT = 1 << 16
+
+
+@dataclass(frozen=True)
+class GitSource:
+    """`remote#ref:directory`; "" for the default branch, and for all of it."""
+
+    remote: str
+    ref: str = ""
+    directory: str = ""
+
+
+def parse_git_url(text: str, *, only_certain: bool = False) -> GitSource | None:
+    """What a URL means to Docker, None if it is no repository's.
+
+    `only_certain`: `github.com/…` may as well be a path, and is taken for one. Raises InvalidParameter.
+    """
+    if not only_certain and text.startswith("github.com/"):
+        text = f"https://{text}"
+    elif not text.startswith(_CERTAIN) and not _HTTP.fullmatch(text):
+        return None
+    remote, _, fragment = text.partition("#")
+    ref, _, directory = fragment.partition(":")
+    if ref.startswith("-") or any(character.isspace() for character in ref + remote):
+        raise InvalidParameter(f"invalid refspec: {ref}")
+    return GitSource(remote, ref, directory)
+
+
+async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) -> Path:
+    """Check the repository out in the empty `directory`; the part of it that was asked for.
+
+    Raises System with git's own words, InvalidParameter for a directory that is not in it.
+    """
+    if shutil.which("git") is None:
+        raise System("unable to find git: install git on the machine of the daemon")
+    home = directory.parent / f"{directory.name}.home"
+    home.mkdir(mode=0o700)
+
+    async def git(*arguments: str) -> None:
+        await _git(directory, home, *arguments)
+
+    await git("init", "-q")
+    await git("remote", "add", "origin", source.remote)
+    ref = source.ref or "HEAD"
+    try:
+        await git("fetch", "-q", "--depth", "1", "origin", "--", ref)
+    except System:  # Not every server can give less than all, or a commit by its name.
+        refs = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+        await git("fetch", "-q", "origin", *(() if ref != "HEAD" else ("HEAD",)), *refs)
+        wanted = "FETCH_HEAD" if ref == "HEAD" else f"origin/{ref}"
+        try:
+            await git("checkout", "-q", "--detach", wanted)
+        except System:
+            await git("checkout", "-q", "--detach", ref)
+    else:
+        await git("checkout", "-q", "--detach", "FETCH_HEAD")
+    if (directory / ".gitmodules").is_file():
+        await git("submodule", "update", "-q", "--init", "--recursive", "--depth=1")
+    part = _part(directory, source.directory)
+    if not keep_git_dir:
+        await asyncio.to_thread(shutil.rmtree, directory / ".git", ignore_errors=True)
+    return part
+
+
+def _part(directory: Path, inside: str) -> Path:
+    if not inside:
+        return directory
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        part = openat2(root, inside, os.O_PATH | os.O_DIRECTORY)
+    except OSError as exc:
+        told = (exc.strerror or "").lower()
+        raise InvalidParameter(f"error setting git context, {inside!r} not within git root: {told}") from None
+    finally:
+        os.close(root)
+    try:
+        return Path(f"/proc/self/fd/{part}").readlink()
+    finally:
+        os.close(part)
+
+
+async def _git(directory: Path, home: Path, *arguments: str) -> None:
+    """Run git without anybody's settings; it ends with the task that waits for it. Raises System."""
+    kept = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment |= {
+        "HOME": str(home),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_PROTOCOL_FROM_USER": "0",
+        "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
+        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "LC_ALL": "C",
+    }
+    process = await asyncio.create_subprocess_exec(
+        "git",
+        *_SAFE,
+        *arguments,
+        cwd=directory,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = await process.communicate()
+    except BaseException:
+        # Its helpers, too, which talk to the network for it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.shield(process.wait())
+        raise
+    if process.returncode:
+        told = output[-_LONGEST_OUTPUT:].decode("utf-8", "replace").strip()
+        raise System(f"git {arguments[0]}: {told}: exit status {process.returncode}")

@@ -1,0 +1,248 @@
+"""What COPY and ADD take: files below a root that somebody else filled, found and known by their content.
+
+Every path is resolved by the kernel with the root as its root, and below that no link is followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import basename
+
+from longshore.build.patterns import IgnoreRules, clean, go_match, has_wildcards
+from longshore.errors import InvalidParameter, NotFound
+from longshore.linux.openat import openat2
+
+_CHUNK = 1 << 20
+_DEEPEST = 512
+CAPABILITY = "security.capability"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to copy: `path` below the root `origin`, and a digest of all that matters about it.
+
+    `origin` None is a path of this machine's own, of something that was fetched. `pivot` is how much of
+    the path is kept at the destination with --parents.
+    """
+
+    origin: Path
+    path: str
+    hash: str
+    is_directory: bool
+    pivot: str = ""
+    extract: bool = True
+    """Whether ADD may unpack it: not what came from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file met on a walk: its name relative to where the walk began, and how to reach it."""
+
+    name: str
+    parent: int
+    base: str
+    found: os.stat_result
+
+
+def find_sources(
+    root: Path, patterns: list[str], exclude: list[str], *, parents: bool = False, ownership: bool = False
+) -> list[Source]:
+    """What the patterns of a COPY stand for below `root`, in order.
+
+    `ownership`: owners are copied too, and so matter. Raises NotFound, worded as Docker words it.
+    """
+    rules = IgnoreRules(exclude) if exclude else None
+    found: list[Source] = []
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for pattern in patterns:
+            wanted, pivot = _pivot(pattern) if parents else (pattern, "")
+            wanted = _below_root(wanted)
+            paths = _glob(directory, wanted) if has_wildcards(wanted) else [wanted]
+            for path in paths:
+                if rules is not None and has_wildcards(wanted) and rules.excludes(basename(path)):
+                    continue
+                found.append(_source(root, directory, path, rules, ownership, pivot))
+    finally:
+        os.close(directory)
+    if not found:
+        raise NotFound("no source files were specified")
+    return found
+
+
+def hash_strings(kind: str, hashes: list[str]) -> str:
+    """One digest of several."""
+    return f"{kind}:{hashlib.sha256(','.join(hashes).encode()).hexdigest()}"
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[int]:
+    """A descriptor of the source, links resolved: of a directory to walk, of a file to read."""
+    directory = os.open(source.origin, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        file = openat2(directory, source.path or ".", os.O_PATH)
+    finally:
+        os.close(directory)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def walk(top: int, rules: IgnoreRules | None = None) -> Iterator[Entry]:
+    """Everything below the directory behind `top`, a directory before what it holds, in order of name."""
+    root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+    yield from _walk(root, "", rules, 0)
+
+
+def _walk(directory: int, prefix: str, rules: IgnoreRules | None, depth: int) -> Iterator[Entry]:
+    """Closes `directory`."""
+    try:
+        if depth > _DEEPEST:
+            raise InvalidParameter(f"{prefix}: directories are nested too deep")
+        for base in sorted(os.listdir(directory)):
+            name = f"{prefix}{base}"
+            found = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            is_directory = stat.S_ISDIR(found.st_mode)
+            excluded = rules is not None and rules.excludes(name)
+            if excluded and not (is_directory and rules is not None and rules.takes_back):
+                continue
+            if not excluded:
+                yield Entry(name, directory, base, found)
+            if is_directory:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                yield from _walk(os.open(base, flags, dir_fd=directory), f"{name}/", rules, depth + 1)
+    finally:
+        os.close(directory)
+
+
+def read_file(parent: int, base: str) -> Iterator[bytes]:
+    """The content of a regular file, in chunks."""
+    file = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        while chunk := os.read(file, _CHUNK):
+            yield chunk
+    finally:
+        os.close(file)
+
+
+def read_opened(file: int) -> Iterator[bytes]:
+    """The content of a regular file that is held with O_PATH."""
+    again = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while chunk := os.read(again, _CHUNK):
+            yield chunk
+    finally:
+        os.close(again)
+
+
+def capability(path: str) -> bytes | None:
+    """The file capabilities at a path, not following it."""
+    try:
+        return os.getxattr(path, CAPABILITY, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _below_root(pattern: str) -> str:
+    """Relative to the root, which `..` does not leave."""
+    return clean("/" + pattern.lstrip("/")).lstrip("/")
+
+
+def _pivot(pattern: str) -> tuple[str, str]:
+    """`a/./b` copies `a/b`, and keeps `b`: the pattern, and the part to leave out."""
+    before, mark, after = pattern.partition("/./")
+    if mark and before:
+        return f"{before}/{after}", _below_root(before)
+    return pattern, ""
+
+
+def _source(
+    root: Path, directory: int, path: str, rules: IgnoreRules | None, ownership: bool, pivot: str
+) -> Source:
+    try:
+        file = openat2(directory, path or ".", os.O_PATH)
+    except OSError as exc:
+        if isinstance(exc, FileNotFoundError | NotADirectoryError):
+            raise NotFound(f"stat {path}: file does not exist") from None
+        raise InvalidParameter(f"stat {path}: {(exc.strerror or '').lower()}") from None
+    try:
+        found = os.fstat(file)
+        if stat.S_ISDIR(found.st_mode):
+            return Source(root, path, _directory_hash(file, rules, ownership), True, pivot)
+        digest = hashlib.sha256()
+        _note(digest, basename(path), found, ownership, capability(f"/proc/self/fd/{file}"))
+        if stat.S_ISREG(found.st_mode):
+            for chunk in read_opened(file):
+                digest.update(chunk)
+        return Source(root, path, f"file:{digest.hexdigest()}", False, pivot)
+    finally:
+        os.close(file)
+
+
+def _directory_hash(top: int, rules: IgnoreRules | None, ownership: bool) -> str:
+    digest = hashlib.sha256()
+    for entry in walk(top, rules):
+        mode = entry.found.st_mode
+        attribute = None
+        if stat.S_ISREG(mode):
+            attribute = capability(f"/proc/self/fd/{entry.parent}/{entry.base}")
+        _note(digest, entry.name, entry.found, ownership, attribute)
+        if stat.S_ISREG(mode):
+            for chunk in read_file(entry.parent, entry.base):
+                digest.update(chunk)
+        elif stat.S_ISLNK(mode):
+            digest.update(os.fsencode(os.readlink(entry.base, dir_fd=entry.parent)))
+    return f"dir:{digest.hexdigest()}"
+
+
+def _note(
+    digest: hashlib._Hash, name: str, found: os.stat_result, ownership: bool, attribute: bytes | None
+) -> None:
+    """What is told of a file besides its content: not its times, as in Docker."""
+    owner = (found.st_uid, found.st_gid) if ownership else ()
+    device = found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0
+    size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+    told = (name, found.st_mode, size, device, owner, attribute)
+    digest.update(repr(told).encode("utf-8", "surrogateescape") + b"\0")
+
+
+def _glob(root: int, pattern: str) -> list[str]:
+    """Paths that match, in the order of a walk; `**` stands for any number of directories."""
+    found: list[str] = []
+    _expand_glob(root, "", pattern.split("/"), found)
+    return list(dict.fromkeys(found))
+
+
+def _expand_glob(root: int, prefix: str, parts: list[str], found: list[str]) -> None:
+    part, rest = parts[0], parts[1:]
+    directory = prefix.rstrip("/")
+    if part == "**" and rest:
+        _expand_glob(root, prefix, rest, found)
+        for name, is_directory in _names(root, directory):
+            if is_directory:
+                _expand_glob(root, f"{prefix}{name}/", parts, found)
+        return
+    for name, is_directory in _names(root, directory):
+        if not go_match(part, name):
+            continue
+        if not rest:
+            found.append(prefix + name)
+        elif is_directory:
+            _expand_glob(root, f"{prefix}{name}/", rest, found)
+
+
+def _names(root: int, directory: str) -> list[tuple[str, bool]]:
+    """What a directory holds, sorted, and whether each is a directory itself; links are not entered."""
+    opened_directory = openat2(root, directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(opened_directory) as entries:
+            return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    finally:
+        os.close(opened_directory)

@@ -1,0 +1,276 @@
+"""Build an image: read the Dockerfile, run the stages it takes, name what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from typing import Any, BinaryIO, cast
+
+from longshore.build.arguments import BuildArguments, unused
+from longshore.build.context import DEFAULT_DOCKERFILE, find_dockerfile, unpack_context
+from longshore.build.dockerfile import parse
+from longshore.build.instructions import Arg, Instruction
+from longshore.build.shell import expand_word
+from longshore.build.stages import (
+    Program,
+    Stage,
+    add_labels,
+    needed_stages,
+    read_program,
+    target_stage,
+)
+from longshore.engine.bridges import BodyReader
+from longshore.engine.builder.commit import StepCache
+from longshore.engine.builder.options import BuildOptions
+from longshore.engine.builder.output import BuildOutput, Message
+from longshore.engine.builder.stage import StageRun
+from longshore.engine.builder.workspace import Workspace, workspace
+from longshore.engine.engine import Engine
+from longshore.errors import EngineError, InvalidParameter, NotFound, System
+from longshore.images.reference import Reference
+from longshore.images.reference import parse as parse_reference
+
+_MOST_HELD_BACK = 10_000
+"""Messages of a quiet build that are kept for the case that it fails."""
+
+Say = Callable[[Message], None]
+
+
+async def image_build(
+    engine: Engine, options: BuildOptions, body: AsyncIterator[bytes]
+) -> AsyncIterator[Message]:
+    """POST /build: progress messages. When nobody takes them any more, the build ends and leaves nothing.
+
+    Raises InvalidParameter for a context, a Dockerfile or a name that cannot be right, before any message;
+    what fails later is the last message.
+    """
+    tags = [_tag(name) for name in options.tags]
+    held = ExitStack()
+    try:
+        space = await asyncio.to_thread(held.enter_context, workspace(engine))
+        content = await _fetch(engine, options, body, space)
+        program = read_program(parse(content, options.dockerfile or DEFAULT_DOCKERFILE))
+        build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
+    except BaseException:
+        await asyncio.shield(asyncio.to_thread(held.close))
+        raise
+    return build.messages(held)
+
+
+class Build:
+    """One build under way: what all of its stages share."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: BuildOptions,
+        space: Workspace,
+        program: Program,
+        tags: list[Reference],
+    ) -> None:
+        self.engine = engine
+        self.options = options
+        self.space = space
+        self.program = program
+        self.output = BuildOutput()
+        self.arguments = BuildArguments(options.arguments, platform_arguments(options.platform))
+        self.steps = 0
+        self.image = ""
+        """What came of it, in the end."""
+        self._tags = tags
+        self._target = target_stage(program.stages, options.target)
+        self._first: dict[int, int] = {}
+        self._runs: dict[int, asyncio.Task[str]] = {}
+        self._pulls: dict[tuple[str, str], asyncio.Task[str]] = {}
+        """Base images by name and platform: each is looked for once, so that all stages see the same."""
+        self.cache = StepCache(engine, self._cache_sources(), enabled=not options.no_cache)
+        add_labels(self._target, options.labels)
+
+    async def messages(self, held: ExitStack) -> AsyncIterator[Message]:
+        """Run the build, and yield what it says; `held` is closed when all is over."""
+        work = asyncio.create_task(self._work(), name="build")
+        held_back: deque[Message] = deque(maxlen=_MOST_HELD_BACK)
+        try:
+            async for message in self.output.messages():
+                if not self.options.quiet:
+                    yield message
+                    continue
+                if "error" in message:  # What led to it is of interest after all.
+                    for each in held_back:
+                        yield each
+                    yield message
+                held_back.append(message)
+            await work
+            if self.options.quiet and self.image:
+                yield {"stream": f"{self.image}\n"}
+        finally:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await work
+            # Nobody needs to wait for files to go.
+            self.engine.spawn(asyncio.to_thread(held.close), "removal of a build's files")
+
+    async def result(self, stage: Stage) -> str:
+        """The image of a stage, which is waited for. Raises EngineError if it came to nothing."""
+        image = await asyncio.shield(self._runs[stage.index])
+        if not image:
+            raise InvalidParameter("the stage has no image: it is empty")
+        return image
+
+    async def base_image(self, name: str, platform: str, say: Say) -> str:
+        """The id of the image that a FROM or a COPY names, pulled if need be. Raises NotFound, System."""
+        key = (name, platform)
+        if key not in self._pulls:
+            from longshore.engine.builder.base import find_base
+
+            self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
+        return await asyncio.shield(self._pulls[key])
+
+    async def _work(self) -> None:
+        try:
+            await self._build()
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            self._show_failure(exc)
+        finally:
+            for task in (*self._runs.values(), *self._pulls.values()):
+                task.cancel()
+            await asyncio.gather(*self._runs.values(), *self._pulls.values(), return_exceptions=True)
+            self.output.end()
+
+    async def _build(self) -> None:
+        if self.program.warnings:
+            self._tell("\x1b[91m" + "\n".join(self.program.warnings) + "\n\x1b[0m")
+        self._plan()
+        for number, instruction in enumerate(self.program.arguments, 1):
+            self._tell(f"Step {number}/{self.steps} : {instruction.text}")
+            self._tell("\n")
+            self._outside(instruction)
+        needs = self._plan()
+        self.output.expect(needs)
+        for index in needs:
+            run = StageRun(self, self.program.stages[index], self._first[index])
+            self._runs[index] = asyncio.create_task(run.run(), name=f"stage {index}")
+        await self._all_stages()
+        image = self._runs[self._target.index].result()
+        if not image:
+            raise System("No image was generated. Is your Dockerfile empty?")
+        self._warn_of_unused()
+        self._finish(image)
+
+    async def _all_stages(self) -> None:
+        """Wait for all stages, or until one fails. Raises its failure."""
+        done, _ = await asyncio.wait(self._runs.values(), return_when=asyncio.FIRST_EXCEPTION)
+        for task in self._runs.values():
+            if task in done:
+                task.result()
+
+    def _plan(self) -> dict[int, set[int]]:
+        """Which stages are needed, and the number of each one's first step."""
+        variables = self.arguments.for_from()
+
+        def base(stage: Stage) -> str:
+            return expand_word(stage.begin.base, variables, self.program.escape)
+
+        needs = needed_stages(self.program.stages, self._target, base)
+        number = 1 + len(self.program.arguments)
+        for index in needs:
+            self._first[index] = number
+            number += 1 + len(self.program.stages[index].instructions)
+        self.steps = number - 1
+        return needs
+
+    def _outside(self, instruction: Arg) -> None:
+        for name, default in instruction.args:
+            variables = self.arguments.for_from()
+            escape = self.program.escape
+            value = None if default is None else expand_word(default, variables, escape)
+            self.arguments.declare_outside(expand_word(name, variables, escape), value)
+
+    def _warn_of_unused(self) -> None:
+        every: list[Instruction] = [*self.program.arguments]
+        for stage in self.program.stages:
+            every += stage.instructions
+        declared = {name for each in every if isinstance(each, Arg) for name, _ in each.args}
+        if left := unused(self.options.arguments, declared | platform_arguments("").keys()):
+            self._tell(f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n")
+
+    def _finish(self, image: str) -> None:
+        short = image.removeprefix("sha256:")[:12]
+        self._tell(f"Successfully built {short}\n")
+        for reference in self._tags:
+            self.engine.images.tag(image, reference.name, reference.tagged.tag)
+            self._tell(f"Successfully tagged {reference.tagged.familiar}\n")
+            labels = self.engine.images.images.get(image).labels
+            name = reference.tagged.familiar
+            self.engine.events.publish("image", "tag", image, {**labels, "name": name})
+        self.image = image
+
+    def _show_failure(self, exc: Exception) -> None:
+        if not isinstance(exc, EngineError | OSError):
+            import logging
+
+            logging.getLogger(__name__).exception("a build failed")
+        text = str(exc) or type(exc).__name__
+        detail: dict[str, Any] = {"message": text}
+        if code := getattr(exc, "code", 0):
+            detail = {"code": code, "message": text}
+        self.output.end()
+        self.output.say({"errorDetail": detail, "error": text})
+
+    def _cache_sources(self) -> list[Any]:
+        found = []
+        for name in self.options.cache_from:
+            with contextlib.suppress(NotFound, InvalidParameter):
+                found.append(self.engine.images.resolve(name))
+        return found
+
+    def _tell(self, text: str) -> None:
+        self.output.say({"stream": text})
+
+
+def platform_arguments(target: str) -> dict[str, str | None]:
+    """The arguments that tell of platforms, which exist in front of the first FROM without an ARG."""
+    from longshore.images.registry.platforms import host_platform, parse_platform
+
+    here = host_platform()
+    wanted = parse_platform(target) if target else here
+    found: dict[str, str | None] = {}
+    for prefix, platform in (("BUILD", here), ("TARGET", wanted)):
+        found[f"{prefix}PLATFORM"] = str(platform)
+        found[f"{prefix}OS"] = platform.os
+        found[f"{prefix}ARCH"] = platform.architecture
+        found[f"{prefix}VARIANT"] = platform.variant
+    return found
+
+
+def _tag(name: str) -> Reference:
+    reference = parse_reference(name)
+    if reference.digest:
+        raise InvalidParameter("build tag cannot contain a digest")
+    return reference
+
+
+async def _fetch(
+    engine: Engine, options: BuildOptions, body: AsyncIterator[bytes], space: Workspace
+) -> bytes:
+    """Fill the workspace's context; the content of the Dockerfile. Raises InvalidParameter."""
+    if options.remote and options.remote != "client-session":
+        from longshore.engine.builder.remote import fetch_remote
+
+        return await fetch_remote(options, space)
+    reader = BodyReader(body)
+
+    def work() -> bytes:
+        unpack_context(cast(BinaryIO, io.BufferedReader(reader, 1 << 18)), space.context)
+        return find_dockerfile(space.context, options.dockerfile)
+
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        reader.cancel()

@@ -1,0 +1,203 @@
+"""COPY and ADD: a layer of files from the context, a stage, an image, or elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longshore.build.copying import CopyJob, mode_change, perform_copy
+from longshore.build.instructions import Copy
+from longshore.build.owners import ROOT, Owner, parse_owner
+from longshore.build.patterns import clean
+from longshore.build.shell import expand
+from longshore.build.sources import Source, find_sources, hash_strings
+from longshore.build.stages import find_stage
+from longshore.errors import EngineError, InvalidParameter, NotFound
+from longshore.layers.store import Layer
+
+if TYPE_CHECKING:
+    from longshore.engine.builder.stage import StageRun
+
+
+async def copy_files(stage: StageRun, instruction: Copy) -> None:
+    """Raises NotFound for what is not there, InvalidParameter, OSError."""
+    name = "ADD" if instruction.add else "COPY"
+    wanted = _expanded(stage, instruction)
+    async with AsyncExitStack() as held:
+        views = ExitStack()
+        held.push_async_callback(asyncio.to_thread, views.close)
+        root, ownership = await _origin(stage, wanted, views)
+        try:
+            sources = await _sources(stage, wanted, root, ownership=ownership)
+        except EngineError as exc:
+            raise type(exc)(f"{name} failed: {exc}") from exc
+        if len(sources) + len(wanted.files) > 1 and not wanted.destination.endswith("/"):
+            raise InvalidParameter(
+                f"When using {name} with more than one source file, "
+                "the destination must be a directory and end with a /"
+            )
+        step = stage.nop(_told(name, wanted, sources), writes=True)
+        if await stage.use_cache(step):
+            return
+        try:
+            layer = await asyncio.to_thread(_layer, stage, wanted, sources, ownership)
+        except EngineError as exc:
+            if wanted.chown and "chown" in exc.message:
+                raise
+            raise type(exc)(f"failed to copy files: {exc}") from exc
+        await stage.commit(step, layer)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The instruction with its variables expanded."""
+
+    instruction: Copy
+    patterns: list[str]
+    destination: str
+    written: str
+    """The destination as it was written."""
+    chown: str
+    chmod: str
+    files: list[tuple[str, bytes]]
+
+
+def _expanded(stage: StageRun, instruction: Copy) -> _Wanted:
+    word = stage.state.word
+    destination = written = word(instruction.destination)
+    if destination in ("", ".") or destination.endswith("/."):
+        destination += "/"
+    if not destination.startswith("/"):
+        destination = (stage.state.config.WorkingDir or "/").rstrip("/") + "/" + destination
+    variables = stage.state.variables()
+    files = []
+    for each in instruction.files:
+        text = each.text
+        if each.expand:
+            text = expand(text, variables, stage.state.escape, quotes=False).text
+        files.append((each.name, text.encode("utf-8", "surrogateescape")))
+    chmod = word(instruction.chmod)
+    if chmod:
+        mode_change(chmod)
+    patterns = [word(source) for source in instruction.sources]
+    return _Wanted(instruction, patterns, destination, written, word(instruction.chown), chmod, files)
+
+
+async def _origin(stage: StageRun, wanted: _Wanted, views: ExitStack) -> tuple[Path, bool]:
+    """The root that files come from, and whether their owners are kept."""
+    name = wanted.instruction.origin
+    if not name:
+        return stage.build.space.context, False
+    index = stage.stage.index
+    if name.lower() == stage.stage.begin.name or name == str(index):
+        raise InvalidParameter(f"invalid from flag value {name}: refers to current build stage")
+    earlier = find_stage(stage.build.program.stages[:index], name)
+    if earlier is not None:
+        id = await stage.build.result(earlier)
+    elif name.isdigit() and len(name) < 5:
+        raise InvalidParameter(f"invalid from flag value {name}: stage index out of bounds")
+    else:
+        try:
+            id = await stage.build.base_image(name, stage.build.options.platform, stage.say)
+        except EngineError as exc:
+            raise type(exc)(f"invalid from flag value {name}: {exc}") from exc
+    chain = stage.engine.images.images.get(id).chain_id or None
+    root = await asyncio.to_thread(views.enter_context, stage.engine.layers.view(chain))
+    return root, not wanted.chown
+
+
+async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: bool) -> list[Source]:
+    instruction = wanted.instruction
+    if not wanted.patterns:
+        return []
+    local, found = [], []
+    for pattern in wanted.patterns:
+        if instruction.add and (fetched := await _fetched(stage, wanted, pattern)) is not None:
+            found.append(fetched)
+        else:
+            local.append(pattern)
+    if instruction.checksum and local:
+        raise InvalidParameter("checksum can't be specified for non-HTTP(S) sources")
+    if not local:
+        return found
+    parents = instruction.parents
+    if not instruction.origin:
+        for pattern in local:
+            if clean(pattern.lstrip("/")).split("/")[0] == "..":
+                raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
+
+    def work() -> list[Source]:
+        try:
+            return find_sources(root, local, instruction.exclude, parents=parents, ownership=ownership)
+        except NotFound as exc:
+            if instruction.origin or "no source files" in exc.message:
+                raise
+            raise NotFound(f"file not found in build context or excluded by .dockerignore: {exc}") from None
+
+    # What is fetched goes first; the order counts for nothing but which of two files of a name is kept.
+    return [*found, *await asyncio.to_thread(work)]
+
+
+async def _fetched(stage: StageRun, wanted: _Wanted, pattern: str) -> Source | None:
+    """What a source of ADD names somewhere else; None for a path."""
+    from longshore.build.git import parse_git_url
+
+    is_url = pattern.startswith(("http://", "https://"))
+    git = parse_git_url(pattern, only_certain=True)
+    if git is None and not is_url:
+        return None
+    from longshore.engine.builder import remote
+
+    instruction = wanted.instruction
+    if git is not None:
+        if instruction.checksum:
+            raise InvalidParameter("checksum can't be specified for non-HTTP(S) sources")
+        return await remote.add_git(stage, git, keep_git_dir=instruction.keep_git_dir)
+    return await remote.add_url(stage, pattern, wanted.destination, instruction.checksum)
+
+
+def _told(name: str, wanted: _Wanted, sources: list[Source]) -> str:
+    """The step in the history, which is what it is found by: contents go by their digests."""
+    instruction = wanted.instruction
+    hashes = [source.hash for source in sources]
+    for file, content in wanted.files:
+        digest = hashlib.sha256(file.encode() + bytes(1) + content).hexdigest()
+        hashes.append(f"file:{digest}")
+    if instruction.parents:
+        hashes = [f"{each}:{source.path}" for each, source in zip(hashes, sources, strict=False)]
+    flags = [
+        *([f"--chown={wanted.chown}"] if wanted.chown else []),
+        *([f"--chmod={wanted.chmod}"] if wanted.chmod else []),
+        *(["--parents"] if instruction.parents else []),
+        *(f"--exclude={each}" for each in instruction.exclude),
+    ]
+    known = hashes[0] if len(hashes) == 1 else hash_strings("multi", hashes)
+    return " ".join([name, *flags, f"{known} in {wanted.written} "])
+
+
+def _layer(stage: StageRun, wanted: _Wanted, sources: list[Source], ownership: bool) -> Layer | None:
+    layers, instruction = stage.engine.layers, wanted.instruction
+
+    def fill(root: Path) -> None:
+        owner: Owner | None = ROOT
+        if wanted.chown:
+            owner = parse_owner(wanted.chown, root)
+        elif ownership:
+            owner = None
+        job = CopyJob(
+            sources,
+            wanted.destination,
+            wanted.files,
+            owner,
+            wanted.chmod,
+            unpack=instruction.add,
+            parents=instruction.parents,
+            exclude=instruction.exclude,
+        )
+        perform_copy(root, layers.ids, job)
+
+    return layers.build(stage.parent_chain(), fill)

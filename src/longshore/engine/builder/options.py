@@ -1,0 +1,33 @@
+"""What a client asks of a build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from longshore.types.container import HostConfig
+from longshore.types.registry import AuthConfig
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The parameters of POST /build, by what they mean."""
+
+    tags: list[str] = field(default_factory=list)
+    dockerfile: str = ""
+    remote: str = ""
+    target: str = ""
+    platform: str = ""
+    quiet: bool = False
+    no_cache: bool = False
+    pull: bool = False
+    remove: bool = True
+    """Intermediate containers go after a step that succeeded …"""
+    force_remove: bool = False
+    """… and after one that failed."""
+    arguments: dict[str, str | None] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    cache_from: list[str] = field(default_factory=list)
+    host_config: HostConfig = field(default_factory=HostConfig)
+    """Limits, network and the like of the containers that steps run in."""
+    credentials: dict[str, AuthConfig] = field(default_factory=dict)
+    """For pulls, by the registry's name."""

@@ -1,0 +1,115 @@
+"""What a build takes from elsewhere: a whole context, or sources of ADD."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longshore.build.context import apply_ignore_file, find_dockerfile, unpack_context
+from longshore.build.download import Downloaded, download
+from longshore.build.git import GitSource, checkout, parse_git_url
+from longshore.build.sources import Source, find_sources
+from longshore.engine.builder.options import BuildOptions
+from longshore.engine.builder.output import Message
+from longshore.engine.builder.workspace import Workspace
+from longshore.errors import InvalidParameter
+from longshore.images.progress import Progress
+from longshore.layers.compression import is_compressed
+
+if TYPE_CHECKING:
+    from longshore.engine.builder.stage import StageRun
+
+_TEXT = ("text/plain", "")
+_SNIFFED = 265
+"""Bytes up to the end of a tar header's magic."""
+
+
+async def fetch_remote(options: BuildOptions, space: Workspace) -> bytes:
+    """Fill the context from `remote`: a repository, an archive, or a Dockerfile alone; the Dockerfile.
+
+    Raises InvalidParameter, System.
+    """
+    git = parse_git_url(options.remote)
+    if git is not None:
+        place = space.fresh("git")
+        space.context = await checkout(git, place, keep_git_dir=True)
+    elif options.remote.startswith(("http://", "https://")):
+        file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
+        if not await asyncio.to_thread(_looks_like_archive, file.path):
+            if file.content_type not in _TEXT and not file.content_type.startswith("text/"):
+                raise InvalidParameter(f"unsupported Content-Type {file.content_type!r} of {options.remote}")
+            (space.context / "Dockerfile").write_bytes(file.path.read_bytes())
+            return find_dockerfile(space.context, "")
+        await asyncio.to_thread(_unpack, file.path, space.context)
+    else:
+        raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
+
+    def work() -> bytes:
+        # No client has left out what .dockerignore says, so it is done here.
+        apply_ignore_file(space.context, options.dockerfile)
+        return find_dockerfile(space.context, options.dockerfile)
+
+    return await asyncio.to_thread(work)
+
+
+async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Source:
+    """A repository as a source of ADD."""
+    place = await asyncio.to_thread(stage.build.space.fresh, "git")
+    part = await checkout(git, place, keep_git_dir=keep_git_dir)
+    return (await asyncio.to_thread(find_sources, part, ["."], []))[0]
+
+
+async def add_url(stage: StageRun, url: str, destination: str, checksum: str) -> Source:
+    """A file from the web as a source of ADD. Raises System, InvalidParameter."""
+    place = await asyncio.to_thread(stage.build.space.fresh, "download")
+    loop = asyncio.get_running_loop()
+
+    def say(message: Message) -> None:
+        with suppress(RuntimeError):  # the loop has closed
+            loop.call_soon_threadsafe(stage.say, message)
+
+    bars: dict[int, Progress] = {}
+
+    def progress(more: int, expected: int) -> None:
+        bars.setdefault(expected, Progress(say, "", "Downloading", expected)).advance(more)
+
+    file = await _download(url, place, progress, checksum)
+    stage.tell("\n")
+    if not file.name and destination.endswith("/"):
+        raise InvalidParameter(f"cannot determine filename for source {url}")
+    digest = await asyncio.to_thread(_digest, file.path)
+    return Source(place, file.path.name, f"file:{digest}", False, extract=False)
+
+
+async def _download(url: str, place: Path, progress: object, checksum: str = "") -> Downloaded:
+    """In a thread, which gives up soon after the task that waits for it."""
+    cancelled = False
+    work = asyncio.create_task(
+        asyncio.to_thread(download, url, place, progress, lambda: cancelled, checksum)  # type: ignore[arg-type]
+    )
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancelled = True
+        with suppress(Exception):
+            await work
+        raise
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _looks_like_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(_SNIFFED)
+    return is_compressed(start) or start[257:262] == b"ustar"
+
+
+def _unpack(path: Path, context: Path) -> None:
+    with path.open("rb") as file:
+        unpack_context(file, context)
