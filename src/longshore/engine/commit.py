@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
+from longshore import __version__
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.merge import merge_config
@@ -122,7 +123,7 @@ def _describe(
         "container": container.id,
         "container_config": to_plain(container.config),
         "created": created,
-        "docker_version": "28.2.2",
+        "docker_version": __version__,
         "history": [*history, step],
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": diff_ids},

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from longshore import __version__
 from longshore.errors import InvalidParameter
 from longshore.images.changes import apply_changes
 from longshore.images.load import Platform
@@ -51,7 +52,7 @@ def import_image(
             "config": config,
             "container_config": to_plain(Config()),
             "created": created,
-            "docker_version": "28.2.2",
+            "docker_version": __version__,
             "history": [{"created": created, "comment": comment}],
             "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": layer.diff_ids},

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from longshore import __version__
 from longshore.engine.engine import Engine
 from longshore.errors import NotFound
 from longshore.images.importing import host_architecture
@@ -22,7 +23,6 @@ from longshore.types.timestamp import now
 
 EMPTY_CONFIG = Config()
 _NOT_COMPARED = ("Hostname", "Domainname", "Image")
-DOCKER_VERSION = "28.2.2"
 
 
 class StepCache:
@@ -95,7 +95,7 @@ class StepCache:
             "config": to_plain(step),
             "container_config": to_plain(step),
             "created": entry.get("created", now()),
-            "docker_version": DOCKER_VERSION,
+            "docker_version": __version__,
             "history": source.history[: steps + 1],
             "os": source.os,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
@@ -131,7 +131,7 @@ def commit_step(
         "container": container_id,
         "container_config": to_plain(step),
         "created": created,
-        "docker_version": DOCKER_VERSION,
+        "docker_version": __version__,
         "history": [*(parent.history if parent is not None else []), entry],
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
