@@ -176,7 +176,7 @@ class RunMounts:
                 str(path),
                 mount.target,
                 ReadOnly=mount.read_only,
-                BindOptions=BindOptions(Propagation="rslave"),
+                BindOptions=BindOptions(),
             )
         )
 
@@ -188,7 +188,7 @@ class RunMounts:
             entry = TarEntry(script.name, REGULAR, 0o755, 0, 0, len(content), 0)
             entry.real_size = len(content)
             extractor.add(entry, content)
-        bind = BindOptions(Propagation="rslave")
+        bind = BindOptions()
         self.of_container.append(
             ContainerMount("bind", str(place), "/dev/pipes", ReadOnly=True, BindOptions=bind)
         )
