@@ -79,11 +79,11 @@ def _is_zombie(pid: int) -> bool:
 
 def left_over(daemon: Longshored) -> list[str]:
     """What there is of containers, on disk and in the kernel, though the daemon has none."""
-    found = mounts_under(daemon.root)
+    kept = {str(path) for path in (daemon.exec_root / "netns").glob("*")}
+    found = [mount for mount in mounts_under(daemon.root) if mount not in kept] + daemon.namespaces_left()
     for directory in (
         daemon.data_root / "containers",
         daemon.data_root / "image/overlay2/layerdb/mounts",
-        daemon.exec_root / "netns",
         daemon.exec_root / "containerd/fifo",
         daemon.exec_root / "containerd/daemon/io.containerd.runtime.v2.task/moby",
         daemon.data_root / "containerd/io.containerd.runtime.v2.task/moby",

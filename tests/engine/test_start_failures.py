@@ -34,8 +34,7 @@ def leavings(daemon: Longshored, id: str) -> list[str]:
     found += [line for line in links.splitlines() if bridge in line]
     tasks = daemon.exec_root / "containerd" / "daemon" / "io.containerd.runtime.v2.task" / "moby"
     found += [str(path) for path in tasks.glob(f"{id}*")]
-    found += [str(path) for path in (daemon.exec_root / "netns").glob("*")]
-    return found
+    return found + daemon.namespaces_left()
 
 
 def _bridge(daemon: Longshored) -> str:

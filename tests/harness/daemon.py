@@ -22,6 +22,8 @@ from harness.cli import DockerCLI
 from harness.http import Client
 from harness.machine import cgroups_under, mounts_under, processes_of
 
+WARM_SANDBOXES = 4
+"""Network namespaces that longshored keeps ready by default."""
 START_TIMEOUT = 40.0
 STOP_TIMEOUT = 30.0
 
@@ -200,6 +202,11 @@ class Daemon:
         """Run a command where the daemon's network is: in its namespace if isolated, else plainly."""
         prefix = ["nsenter", "--net", "-t", str(self.pid)] if self.isolated else []
         return subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=timeout)
+
+    def namespaces_left(self) -> list[str]:
+        """Network namespaces besides those that an idle longshored keeps ready, or that it is still to make."""
+        found = [str(path) for path in (self.exec_root / "netns").glob("*")]
+        return found if len(found) != WARM_SANDBOXES else []
 
     def tail(self, lines: int = 60) -> str:
         """The end of its log."""

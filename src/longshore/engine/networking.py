@@ -65,9 +65,10 @@ def prepare_network_files(engine: Engine, container: Container) -> None:
 
 
 async def initialize_networking(engine: Engine, container: Container, namespace_of: int | None = None) -> str:
-    """Give the container its network. Returns the path of its namespace, or "host".
+    """Make what the container's network lives in. Returns the path of its namespace, or "host".
 
-    `namespace_of`: a process whose network namespace is taken instead of a new one.
+    `connect_networks` then connects it, which can go on beside the runtime's work. `namespace_of`: a process
+    whose network namespace is taken instead of a new one.
     """
     if joined_container(container):
         return _share_network(engine, container)
@@ -131,18 +132,25 @@ def _write_plain(path: Path, content: bytes) -> None:
 
 
 async def allocate_network(engine: Engine, container: Container, namespace_of: int | None) -> Sandbox:
-    """Make the sandbox, after any stale one of the same id, and connect it to the container's networks."""
+    """Make the sandbox, after any stale one of the same id."""
     settings = container.networks
     if not settings.Networks:
         update_network_settings(engine, container)
-    networks = settings.Networks or {}
-    mode = network_mode(container)
     with span("sandbox"):
         sandbox = await engine.networks.create_sandbox(
             container.id, _sandbox_options(engine, container, namespace_of)
         )
     settings.SandboxID, settings.SandboxKey = sandbox.id, str(sandbox.key)
     settings.Ports = {}
+    return sandbox
+
+
+async def connect_networks(engine: Engine, container: Container) -> None:
+    """Connect the container's sandbox to its networks and publish its ports. Raises as Sandbox.join does."""
+    sandbox = engine.networks.sandbox(container.id)
+    if joined_container(container) or sandbox is None:
+        return
+    networks, mode = container.networks.Networks or {}, network_mode(container)
     # The default network first: links live on it, and hosts and resolv.conf are laid out by it.
     order = sorted(networks, key=lambda name: (name != DEFAULT_NETWORK, name != mode, name))
     publishing = _publishing_network(engine, networks, order)
@@ -152,7 +160,6 @@ async def allocate_network(engine: Engine, container: Container, namespace_of: i
     note_ports(container, sandbox)
     await link_firewall(engine, container)
     await tell_linking_containers(engine, container)
-    return sandbox
 
 
 def _publishing_network(engine: Engine, networks: Mapping[str, RecordEndpoint], order: list[str]) -> str:

@@ -24,6 +24,7 @@ from longshore.engine.health import init_health_monitor
 from longshore.engine.logging_driver import open_log
 from longshore.engine.mounts import release_mounts, setup_mounts
 from longshore.engine.networking import (
+    connect_networks,
     initialize_networking,
     network_of_user_namespace,
     prepare_network_files,
@@ -145,11 +146,8 @@ async def _start_steps(
         attached = True
         streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
 
-    # Written beside the runtime's work: a crash from here on finds the network it has to clean up, and
-    # after a power cut, that the container may have run.
-    container.state.Starting = True
-    saved = asyncio.create_task(engine.containers.save(container))
-    undo.push_async_callback(asyncio.wait, [saved])
+    connected = asyncio.create_task(_connect_networks(engine, container))
+    undo.push_async_callback(_settled, connected)
     streams.on_stdin_closed = lambda: engine.runtime.close_stdin(container.id)
     try:
         with span("runtime create"):
@@ -170,10 +168,11 @@ async def _start_steps(
             raise translate_start_error(container.record.Path, exc) from exc
         raise
     undo.push_async_callback(_delete_task, engine, container)
+    await connected
     if network_of_user_namespace(engine, container):
         with span("network"):
             await initialize_networking(engine, container, namespace_of=pid)
-    await saved  # before the process runs: whoever takes it back needs to know its network
+        await _connect_networks(engine, container)
     try:
         with span("runtime start"):
             await engine.runtime.start(container.id)
@@ -202,6 +201,25 @@ async def _initialize_networking(engine: Engine, container: Container, undo: Asy
             prepare_network_files(engine, container)
             return None
         return await initialize_networking(engine, container)
+
+
+async def _connect_networks(engine: Engine, container: Container) -> None:
+    """Beside the runtime's work, but done before the process runs: whoever takes it back needs the record.
+
+    A crash from here on finds the network it has to clean up, and after a power cut, that the container may
+    have run.
+    """
+    with span("connect networks"):
+        await connect_networks(engine, container)
+    container.state.Starting = True
+    await engine.containers.save(container)
+
+
+async def _settled(task: asyncio.Task[None]) -> None:
+    """Wait for the end of a task whose failure is told of by others."""
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 async def _delete_task(engine: Engine, container: Container) -> None:
