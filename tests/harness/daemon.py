@@ -204,7 +204,7 @@ class Daemon:
         return subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=timeout)
 
     def namespaces_left(self) -> list[str]:
-        """Network namespaces besides those that an idle longshored keeps ready, or that it is still to make."""
+        """Network namespaces unless there are just those that an idle longshored keeps ready."""
         found = [str(path) for path in (self.exec_root / "netns").glob("*")]
         return found if len(found) != WARM_SANDBOXES else []
 
