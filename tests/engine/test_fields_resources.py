@@ -102,12 +102,6 @@ HAS_DISK = pytest.mark.skipif(not DISKS, reason="this machine has no disk to thr
             marks=[V1, proves("HostConfig.OomKillDisable")],
         ),
         pytest.param(
-            {"KernelMemoryTCP": 16 * MIB},
-            f"memory/memory.kmem.tcp.limit_in_bytes {16 * MIB}",
-            "",
-            marks=[V1, proves("HostConfig.KernelMemoryTCP")],
-        ),
-        pytest.param(
             {"PidsLimit": 50}, "pids/pids.max 50", "pids.max 50", marks=proves("HostConfig.PidsLimit")
         ),
         pytest.param({"PidsLimit": -1}, "pids/pids.max max", "pids.max max"),
