@@ -1,8 +1,9 @@
 """Every field of a container's configuration in the Engine API, and the test that proves it is followed.
 
 A test says what it proves with `@pytest.mark.proves("HostConfig.Memory", …)`, or, for one of its cases, with
-`marks=pytest.mark.proves(…)` in `pytest.param`. The tests are read, never run. What cannot be a proof is an
-error: a name that the API does not have, a marker that is no decorator of a test, a test that never runs.
+`marks=pytest.mark.proves(…)` in `pytest.param`. `only=` says that it does not prove all of it, `needs=` what
+few machines have and it is skipped without. The tests are read, never run. What is no proof is an error:
+a name that the API does not have, a marker that is no decorator of a test, a test that never runs.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ class BadProofError(Exception):
 
 @dataclass(frozen=True)
 class Proof:
-    """A test that proves a field; `only` is a key of LIMITS."""
+    """A test that proves a field; `only` is a key of LIMITS, `needs` what the test is skipped without."""
 
     field: str
     test: str
     path: str
     only: str = ""
+    needs: str = ""
 
 
 def section(tests: Path = TESTS) -> list[str]:
@@ -84,8 +86,10 @@ def proofs(tests: Path, known: set[str]) -> Iterator[Proof]:
                 _check_it_runs(function, path)
             for call in markers:
                 used.add(call)
-                for field, only in _names(call, known, path):
-                    yield Proof(field, function.name, path.relative_to(tests.parent).as_posix(), only)
+                limits = _limits(call, path)
+                for field in _names(call, known, path):
+                    where = path.relative_to(tests.parent).as_posix()
+                    yield Proof(field, function.name, where, limits["only"], limits["needs"])
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and _is_marker(node) and node not in used:
                 raise BadProofError(f"{path}:{node.lineno}: a proof must be a marker of a test")
@@ -98,8 +102,8 @@ def _row(field: str, platform: str, mine: list[Proof]) -> str:
     elif not mine:
         honoured = "**not proven**"
     else:
-        best = "" if any(not proof.only for proof in mine) else mine[0].only
-        honoured = LIMITS[best]
+        best = min(mine, key=lambda proof: (bool(proof.only), bool(proof.needs)))
+        honoured = LIMITS[best.only] + (f"; tested only where there is {best.needs}" if best.needs else "")
     return f"| `{field}` | {honoured} | {' '.join(tests)} |"
 
 
@@ -156,15 +160,23 @@ def _check_it_runs(function: ast.FunctionDef | ast.AsyncFunctionDef, path: Path)
                 raise BadProofError(f"{path}:{function.lineno}: {function.name} never runs or may fail")
 
 
-def _names(call: ast.Call, known: set[str], path: Path) -> Iterator[tuple[str, str]]:
-    where, only = f"{path}:{call.lineno}", ""
+def _limits(call: ast.Call, path: Path) -> dict[str, str]:
+    """What `only=` and `needs=` say."""
+    limits = {"only": "", "needs": ""}
     for keyword in call.keywords:
-        only = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
-        if keyword.arg != "only" or only not in LIMITS:
-            raise BadProofError(f"{where}: only `only=` with one of {', '.join(filter(None, LIMITS))}")
+        value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+        if keyword.arg not in limits or not isinstance(value, str) or not value:
+            raise BadProofError(f"{path}:{call.lineno}: a proof may say only= and needs=, each a text")
+        limits[keyword.arg] = value
+    if limits["only"] not in LIMITS:
+        raise BadProofError(f"{path}:{call.lineno}: only= one of {', '.join(filter(None, LIMITS))}")
+    return limits
+
+
+def _names(call: ast.Call, known: set[str], path: Path) -> Iterator[str]:
     if not call.args:
-        raise BadProofError(f"{where}: a proof of nothing")
+        raise BadProofError(f"{path}:{call.lineno}: a proof of nothing")
     for argument in call.args:
         if not isinstance(argument, ast.Constant) or argument.value not in known:
-            raise BadProofError(f"{where}: {ast.unparse(argument)} is no field of the API")
-        yield argument.value, only
+            raise BadProofError(f"{path}:{call.lineno}: {ast.unparse(argument)} is no field of the API")
+        yield argument.value

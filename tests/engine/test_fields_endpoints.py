@@ -11,6 +11,7 @@ from engine.asked import create, inspect, run, start
 from harness import Client
 
 proves = pytest.mark.proves
+SYSCTLS = "com.docker.network.endpoint.sysctls"
 SUBNET, SUBNET6 = "10.213.9.0/24", "fd00:213:9::/64"
 
 
@@ -52,6 +53,19 @@ def on(network: str = "own", host: dict[str, Any] | None = None, **settings: Any
             "02:00:00:00:00:77",
             marks=proves("EndpointSettings.MacAddress"),
         ),
+        pytest.param(
+            {"IPAMConfig": {"LinkLocalIPs": ["169.254.7.7", "fe80::7"]}},
+            "ip -o addr show eth0 | awk '{print $4}' | grep -E '^(169.254|fe80::7)'",
+            "169.254.7.7/16\nfe80::7/64",
+            marks=proves("EndpointSettings.IPAMConfig.LinkLocalIPs"),
+        ),
+        pytest.param(
+            {"DriverOpts": {SYSCTLS: "net.ipv4.conf.IFNAME.log_martians=1"}},
+            "cat /proc/sys/net/ipv4/conf/eth0/log_martians",
+            "1",
+            marks=proves("EndpointSettings.DriverOpts"),
+        ),
+        ({"DriverOpts": {"com.docker.network.endpoint.ifname": "lan7"}}, "ls /sys/class/net", "lan7\nlo"),
     ],
 )
 def test_what_is_asked_for(
@@ -68,6 +82,15 @@ def test_names(api: Client, network: str) -> None:
     assert endpoint["DNSNames"] == ["named", "alias", id[:12], "host"]
     for name in endpoint["DNSNames"]:
         assert endpoint["IPAddress"] in run(api, f"nslookup -type=a {name} 2>/dev/null", on())
+
+
+@proves("EndpointSettings.Links")
+def test_links_on_networks_of_ones_own(api: Client, network: str) -> None:
+    """A name that only the container with the link knows."""
+    address = inspect(api, start(api, on(), name="web"))["NetworkSettings"]["Networks"]["own"]["IPAddress"]
+    script = "nslookup -type=a db 2>/dev/null | grep -c {}; true"
+    assert run(api, script.format(address), on(Links=["web:db"])) == "1"
+    assert run(api, script.format(address), on()) == "0"
 
 
 @proves("EndpointSettings.GwPriority")
@@ -135,6 +158,12 @@ def test_links(api: Client) -> None:
         api, "grep -c alias /etc/hosts; echo $ALIAS_PORT", {"HostConfig": {"Links": ["linked:alias"]}}
     )
     assert found.split() == ["1", f"tcp://{address}:80"]
+
+
+def test_sysctls_of_eth0_reach_it(api: Client) -> None:
+    """Clients before 1.48 set them for the container."""
+    asked = {"HostConfig": {"Sysctls": {"net.ipv4.conf.eth0.log_martians": "1"}}}
+    assert run(Client(api.socket_path, "1.47"), "cat /proc/sys/net/ipv4/conf/eth0/log_martians", asked) == "1"
 
 
 def test_endpoints_of_older_clients(api: Client) -> None:

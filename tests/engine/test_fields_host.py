@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -368,3 +370,48 @@ def test_sysctls_of_an_interface(daemon: Longshored, api: Client) -> None:
         'interface specific sysctl setting "net.ipv4.conf.eth0.log_martians" must be supplied using driver '
         f"option '{option}'",
     )
+
+
+def test_storage_options_need_quotas(api: Client) -> None:
+    assert refusal(api, {"HostConfig": {"StorageOpt": {"bogus": "1"}}}) == (400, "Unknown option bogus")
+    assert refusal(api, {"HostConfig": {"StorageOpt": {"size": "x"}}}) == (400, "invalid size: 'x'")
+    status, message = refusal(api, {"HostConfig": {"StorageOpt": {"size": "1g"}}})
+    if message != "--storage-opt is supported only for overlay over xfs with 'pquota' mount option":
+        pytest.skip("the daemon's data lie on a file system with project quotas")
+    assert status == 400
+
+
+@pytest.fixture
+def on_xfs(root: None, tmp_path: Path, busybox_archive: Path) -> Iterator[Longshored]:
+    """A daemon whose data lie on an XFS that counts by project."""
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("mkfs.xfs is not installed")
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run(["mkfs.xfs", "-q", disk], check=True)
+    daemon = Longshored()
+    daemon.data_root.mkdir()
+    mounted = subprocess.run(["mount", "-o", "loop,pquota", disk, daemon.data_root], capture_output=True)
+    try:
+        if mounted.returncode != 0:
+            pytest.skip("this kernel has no XFS, or no quotas of it")
+        daemon.start()
+        daemon.load(busybox_archive)
+        yield daemon
+    finally:
+        daemon.destroy()
+        if mounted.returncode == 0:
+            subprocess.run(["umount", daemon.data_root], check=True)
+        shutil.rmtree(daemon.root, ignore_errors=True)
+
+
+@proves("HostConfig.StorageOpt", needs="XFS with project quotas")
+def test_the_size_of_a_container(on_xfs: Longshored) -> None:
+    api = Client(on_xfs.socket, "1.50")
+    script = "dd if=/dev/zero of=/big bs=1M count=40 2>/dev/null; stat -c %s /big"
+    limited = {"HostConfig": {"StorageOpt": {"size": "20m"}}}
+    for _ in range(2):  # each has its own
+        assert 15 << 20 < int(run(api, script, limited)) <= 20 << 20
+        on_xfs.restart()
+    assert int(run(api, script, {})) == 40 << 20

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine.asked import at, create, inspect, refusal, run, start
-from harness import Client
+from harness import Client, Longshored
 
 from longshore.linux.host import discover
 
@@ -102,12 +103,6 @@ HAS_DISK = pytest.mark.skipif(not DISKS, reason="this machine has no disk to thr
             marks=[V1, proves("HostConfig.OomKillDisable")],
         ),
         pytest.param(
-            {"KernelMemoryTCP": 16 * MIB},
-            f"memory/memory.kmem.tcp.limit_in_bytes {16 * MIB}",
-            "",
-            marks=[V1, proves("HostConfig.KernelMemoryTCP")],
-        ),
-        pytest.param(
             {"PidsLimit": 50}, "pids/pids.max 50", "pids.max 50", marks=proves("HostConfig.PidsLimit")
         ),
         pytest.param({"PidsLimit": -1}, "pids/pids.max max", "pids.max max"),
@@ -156,37 +151,34 @@ def test_the_cgroup_has_the_limit(api: Client, host_config: dict[str, Any], v1: 
 
 
 @pytest.fixture
-def real_time_parent() -> Iterator[str]:
-    """A cgroup that has real-time to give: the kernel gives none to new ones."""
-    name = f"lsh-test-rt-{os.getpid()}"
-    parent = Path(HOST.cgroup_mounts.get("cpu", "/nonexistent"), HOST.own_cgroups.get("cpu", "/")[1:], name)
+def real_time(root: None, busybox_archive: Path) -> Iterator[Longshored]:
+    """A daemon that has real-time to give: the kernel gives none to new cgroups."""
     if not HOST.cpu_realtime:
         pytest.skip("this kernel has no real-time groups")
-    parent.mkdir()
+    daemon = Longshored("--cpu-rt-runtime", "30000")
     try:
-        (parent / "cpu.rt_runtime_us").write_text("20000")
-        yield "/" + str(parent.relative_to(HOST.cgroup_mounts["cpu"]))
+        daemon.start()
+        daemon.load(busybox_archive)
+        yield daemon
     finally:
-        for directory in Path("/sys/fs/cgroup").glob(f"*/**/{name}"):
-            directory.rmdir()
+        daemon.destroy()
+        for name in (f"{daemon.cgroup}/child", daemon.cgroup):
+            for directory in {Path(mount + name) for mount in HOST.cgroup_mounts.values()}:
+                with suppress(FileNotFoundError):
+                    directory.rmdir()
 
 
 @proves("HostConfig.CpuRealtimePeriod", "HostConfig.CpuRealtimeRuntime", "HostConfig.CgroupParent")
-def test_real_time(api: Client, real_time_parent: str) -> None:
-    asked = {
-        "CpuRealtimePeriod": 500_000,
-        "CpuRealtimeRuntime": 5_000,
-        "CgroupParent": real_time_parent,
-        "CgroupnsMode": "private",
-    }
+def test_real_time(real_time: Longshored) -> None:
+    api, parent = Client(real_time.socket, "1.50"), f"{real_time.cgroup}/child"
+    asked = {"CpuRealtimePeriod": 500_000, "CpuRealtimeRuntime": 5_000, "CgroupParent": parent}
     id = start(api, {"HostConfig": asked})
-    pid = inspect(api, id)["State"]["Pid"]
-    line = next(one for one in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if ":cpu:" in one)
-    assert line.endswith(f"{real_time_parent}/{id}")
-    cgroup = Path(f"/sys/fs/cgroup/cpu{real_time_parent}/{id}")
-    assert (cgroup / "cpu.rt_period_us").read_text().strip() == "500000"
-    assert (cgroup / "cpu.rt_runtime_us").read_text().strip() == "5000"
-    api.delete(f"/containers/{id}", force=1).expect(204)
+    lines = Path(f"/proc/{inspect(api, id)['State']['Pid']}/cgroup").read_text().splitlines()
+    assert any(line.endswith(f":{parent}/{id}") and "cpu" in line.split(":")[1].split(",") for line in lines)
+    cgroup = Path(f"{HOST.cgroup_mounts['cpu']}{parent}/{id}")
+    found = {name: (cgroup / f"cpu.rt_{name}_us").read_text().strip() for name in ("period", "runtime")}
+    assert found == {"period": "500000", "runtime": "5000"}
+    assert (cgroup.parent / "cpu.rt_runtime_us").read_text().strip() == "30000"
 
 
 @proves("HostConfig.Ulimits.Name", "HostConfig.Ulimits.Soft", "HostConfig.Ulimits.Hard")

@@ -166,10 +166,10 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
         Option("CDI specification directories to use; /etc/cdi and /var/run/cdi if not said", "cdi-spec-dir"),
     ] = []
     cpu_rt_period: Annotated[
-        int, Option("Limit the CPU real-time period", unsupported="CPU real-time limits are not available")
+        int, Option("Limit the CPU real-time period in microseconds for the parent cgroup of all containers")
     ] = 0
     cpu_rt_runtime: Annotated[
-        int, Option("Limit the CPU real-time runtime", unsupported="CPU real-time limits are not available")
+        int, Option("Limit the CPU real-time runtime in microseconds for the parent cgroup of all containers")
     ] = 0
     log_driver: Annotated[str, Option("Default driver for container logs")] = "json-file"
     log_opts: Annotated[dict[str, str], Option("Default log driver options for containers", "log-opt")] = {}

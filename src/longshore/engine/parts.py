@@ -49,6 +49,10 @@ async def build_engine(config: Config, identity: str, remapping: Remapping = NOT
         ),
     )
     _warn_of_limits(host)
+    if host.unified and (config.cpu_rt_period or config.cpu_rt_runtime):
+        raise InvalidParameter(
+            "daemon-scoped cpu-rt-period and cpu-rt-runtime are not implemented for cgroup v2"
+        )
     if config.ip_forward:
         host = replace(host, ipv4_forwarding=True)  # The network controller sees to it.
     runtime = ContainerdRuntime(

@@ -41,7 +41,17 @@ async def build_spec(
     except EngineError as exc:
         raise System(exc.message) from exc
     # In a thread: it reads passwd and group of the container, which may lie on a slow disk.
-    return await asyncio.to_thread(lambda: encode_spec(create_spec(described, engine.host)))
+    return await asyncio.to_thread(_encoded, engine, described)
+
+
+def _encoded(engine: Engine, described: SpecInput) -> bytes:
+    spec, config = create_spec(described, engine.host), engine.config
+    if config.cpu_rt_period or config.cpu_rt_runtime:
+        from longshore.linux.cgroups import allow_real_time
+
+        path = spec["linux"]["cgroupsPath"]
+        allow_real_time(path, engine.host, config.cpu_rt_period, config.cpu_rt_runtime)
+    return encode_spec(spec)
 
 
 def spec_input(

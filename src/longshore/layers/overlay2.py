@@ -14,12 +14,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from longshore.config.options import parse_bytes
 from longshore.errors import InvalidParameter, NotFound, System
 from longshore.layers.driver import Change
 from longshore.layers.extract import Extractor
 from longshore.layers.idmap import IdMap
 from longshore.layers.overlaydiff import overlay_changes, tree_size
 from longshore.layers.overlaymount import OverlayOptions, detached_overlay, kernel_defaults, mount_overlay
+from longshore.layers.quota import LayerQuotas
 from longshore.layers.remove import remove_tree
 from longshore.linux.mount import UnmountFlags, filesystem_name, mountinfo, umount
 
@@ -40,11 +42,14 @@ class Overlay2:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._busy: dict[str, threading.Lock] = {}
-        _check_options(options)
+        self._quotas = LayerQuotas(self._home)
+        self._size = _default_size(options)
         for directory in (self._home, self._links):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.chown(directory, -1, ids.root[1])
         self._filesystem = filesystem_name(self._home)
+        if self._size:
+            self._check_quota()
         self._defaults = kernel_defaults()
         _try_mount(self._home, self._defaults)
 
@@ -57,18 +62,32 @@ class Overlay2:
             ("userxattr", "false"),
         ]
 
+    def _check_quota(self) -> None:
+        if self._filesystem != "xfs":
+            raise System(
+                f"Storage option overlay2.size only supported for backingFS XFS. Found {self._filesystem}"
+            )
+        try:
+            self._quotas.check()
+        except OSError as exc:
+            raise System(
+                "Storage option overlay2.size not supported. Filesystem does not support Project Quota: "
+                f"{exc.strerror}"
+            ) from exc
+
     def create(self, id: str, parent: str | None, storage_opt: dict[str, str] | None = None) -> None:
-        for key in storage_opt or {}:
+        size = 0 if storage_opt is None else self._size
+        for key, value in (storage_opt or {}).items():
             if key.lower() != "size":
                 raise InvalidParameter(f"Unknown option {key}")
-            raise InvalidParameter(
-                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
-            )
+            size = parse_bytes(value)
         lower = self._lower_of(parent) if parent is not None else ""
         home = self._home / id
         home.mkdir(mode=0o710)
         try:
             os.chown(home, -1, self._ids.root[1])
+            if size:
+                self._quotas.limit(home, size)  # before there is anything below
             self._make(home / "diff", 0o755)
             self._link(id, home)
             if parent is not None:
@@ -259,16 +278,16 @@ def _is_mounted(merged: Path) -> bool:
     return stat.S_ISDIR(there.st_mode) and there.st_dev != merged.parent.lstat().st_dev
 
 
-def _check_options(options: list[str]) -> None:
+def _default_size(options: list[str]) -> int:
+    """What `overlay2.size` says, in bytes; 0 for no limit. Raises System for options there are not."""
+    size = 0
     for option in options:
         key, _, value = option.partition("=")
-        if key.lower() in ("overlay2.override_kernel_check", "overlay.override_kernel_check"):
-            continue
-        if key.lower() == "overlay2.size" and value in ("", "0"):
-            continue
         if key.lower() == "overlay2.size":
-            raise System("Storage option overlay2.size only supported for backingFS XFS. Found extfs")
-        raise System(f"overlay2: unknown option {key}")
+            size = parse_bytes(value or "0")
+        elif key.lower() not in ("overlay2.override_kernel_check", "overlay.override_kernel_check"):
+            raise System(f"overlay2: unknown option {key}")
+    return size
 
 
 def _try_mount(home: Path, defaults: tuple[str, ...]) -> None:

@@ -14,6 +14,22 @@ from pathlib import Path
 from longshore.linux.host import HostFacts
 
 
+def allow_real_time(path: str, host: HostFacts, period: int, runtime: int) -> None:
+    """Let the cgroup's parents have this much real-time, in microseconds; v1 gives new ones none.
+
+    Each can have no more than its own parent. 0 leaves a value as it is. Raises OSError.
+    """
+    mount = host.cgroup_mounts.get("cpu")
+    if mount is None or not path.startswith("/"):
+        return
+    for parent in reversed(Path(path).parents[:-1]):
+        directory = Path(mount, *parent.parts[1:])
+        directory.mkdir(mode=0o755, exist_ok=True)
+        for file, value in (("cpu.rt_period_us", period), ("cpu.rt_runtime_us", runtime)):
+            if value:
+                (directory / file).write_text(str(value))
+
+
 class Cgroup:
     """A cgroup by its path below the hierarchies' roots, e.g. `/docker/<id>`."""
 
