@@ -87,7 +87,6 @@ CASES: list[Case] = [
     started("splunk", splunk_url="nope", splunk_token="t"),
     started("splunk", **{**SPLUNK, "splunk-gzip-level": "10"}),
     started("splunk", **{**SPLUNK, "splunk-gzip": "x"}),
-    started("splunk", **{**SPLUNK, "splunk-capath": "/nope"}),
     started("splunk", **SPLUNK),
     started("fluentd", fluentd_address="127.0.0.1:1"),
     started("gelf", gelf_address="tcp://127.0.0.1:1"),

@@ -60,6 +60,8 @@ class Exec:
     """The start succeeded or failed."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """The process ended and its output was read, or its start failed."""
+    forgetting: asyncio.TimerHandle | None = None
+    """Will forget it once it has been remembered long enough."""
 
     @property
     def command(self) -> str:
@@ -251,6 +253,14 @@ def end_execs(engine: Engine, container: Container) -> None:
             del engine.execs[each.id]
 
 
+def forget_execs(engine: Engine, container: Container) -> None:
+    """The container is gone, and nobody can ask for its execs any more."""
+    for each in [each for each in engine.execs.values() if each.container is container]:
+        del engine.execs[each.id]
+        if each.forgetting is not None:
+            each.forgetting.cancel()
+
+
 def live_execs(engine: Engine, container: Container) -> list[Exec]:
     """The container's execs that have not ended, those not yet started included."""
     return [each for each in engine.execs.values() if each.container is container and each.exit_code is None]
@@ -274,7 +284,8 @@ async def _ended(engine: Engine, ended: Exec, exit_code: int) -> None:
 
 
 def _forget_later(engine: Engine, ended: Exec) -> None:
-    asyncio.get_running_loop().call_later(REMEMBERED, engine.execs.pop, ended.id, None)
+    loop = asyncio.get_running_loop()
+    ended.forgetting = loop.call_later(REMEMBERED, engine.execs.pop, ended.id, None)
 
 
 async def container_exec_resize(engine: Engine, id: str, height: int, width: int) -> None:

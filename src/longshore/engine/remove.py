@@ -8,6 +8,7 @@ import logging
 
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
+from longshore.engine.exec import forget_execs
 from longshore.engine.kill import kill_and_wait
 from longshore.engine.mounts import release_mount_points, release_mounts
 from longshore.engine.networking import release_network
@@ -91,6 +92,8 @@ async def _remove_everything(engine: Engine, container: Container, *, volumes: b
         await asyncio.to_thread(_remove_files, engine, container)
         container.removed = True
     engine.containers.forget(container)
+    engine.logs.pop(container.id, None)
+    forget_execs(engine, container)
     engine.traces.forget(container.id)
 
 

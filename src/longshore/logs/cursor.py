@@ -11,7 +11,7 @@ from contextlib import nullcontext, suppress
 from io import FileIO
 from pathlib import Path
 
-from longshore.logs.logfile import LogFile, numbered
+from longshore.logs.logfile import LogFile, endings, numbered
 from longshore.logs.records import Format
 
 BLOCK = 1024 * 1024
@@ -117,14 +117,11 @@ class Cursor:
 
 def _open_all(path: Path) -> list[_File]:
     """Oldest first. The numbers have no gaps, but for what was removed by hand."""
-    numbers = sorted(
-        {
-            int(number)
-            for entry in path.parent.glob(f"{path.name}.*")
-            if (number := entry.name[len(path.name) + 1 :].removesuffix(".gz")).isdecimal()
-        },
-        reverse=True,
-    )
+    try:
+        others = [ending[1:].removesuffix(".gz") for ending in endings(path)]
+    except FileNotFoundError:
+        return []
+    numbers = sorted({int(other) for other in others if other.isdecimal()}, reverse=True)
     files = [_open_number(path, number) for number in [*numbers, 0]]
     return [file for file in files if file is not None]
 

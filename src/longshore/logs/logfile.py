@@ -51,8 +51,9 @@ class LogFile:
         self._compressing = False
         self._watchers: tuple[Callable[[], None], ...] = ()
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        for leftover in path.parent.glob(f"{path.name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        for ending in endings(path):
+            if ending.endswith(".tmp"):  # a compression that was cut off
+                path.with_name(path.name + ending).unlink(missing_ok=True)
         self._fd, self._size = self._open()
         if rotation.compress:
             self._compress_leftovers()
@@ -177,6 +178,14 @@ class LogFile:
                     numbered(self.path, number).unlink()
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def endings(path: Path) -> list[str]:
+    """What stands behind the name of the log in those of its other files: `.1`, `.2.gz`, `.3.tmp` …
+
+    Without patterns: each log has a name of its own, and Python would remember an expression for every one.
+    """
+    return [name[len(path.name) :] for name in os.listdir(path.parent) if name.startswith(f"{path.name}.")]
 
 
 def numbered(path: Path, number: int, suffix: str = "") -> Path:

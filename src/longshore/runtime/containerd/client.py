@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.connection import H2Connection
 
 from longshore.errors import Conflict, EngineError, NotFound, System, Unavailable
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
@@ -26,6 +27,10 @@ Reply = TypeVar("Reply", bound=Message)
 _TASKS = "/containerd.services.tasks.v1.Tasks/"
 _CONTAINERS = "/containerd.services.containers.v1.Containers/"
 _EVENTS = "/containerd.services.events.v1.Events/"
+
+# Every call is a stream, and of so many that have ended is remembered how. The default of 65536 is 20 MB that
+# a daemon would grow by in its first days.
+H2Connection.MAX_CLOSED_STREAMS = 256
 
 # containerd's Go client appends the name of the error's class; Docker's users, and the engine, know it so.
 _CLASSES = {

@@ -34,6 +34,8 @@ from longshore.tracing import span
 if TYPE_CHECKING:
     from longshore.runtime.containerd.metrics import MetricsReader
 
+REMEMBERED = 1000
+"""Ids of deleted containers kept at most."""
 SETTLING = 5.0
 """Seconds within which containerd gives up what a client that is gone had asked for."""
 
@@ -275,6 +277,8 @@ class ContainerdRuntime(TaskRuntime):
         never_started = process is not None and not process.started and process.exit is None
         status = await remove(await self._connection.client(), id, force=never_started)
         if status is not None:
+            if len(self._gone) >= REMEMBERED:
+                self._gone.clear()  # The price: for some that are deleted again a look for what is left.
             self._gone.add(id)
         elif id not in self._gone:
             await self._remove_orphan(id, thoroughly=True)
