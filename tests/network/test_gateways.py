@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, reach, see
 
-from longshore.errors import Forbidden, InvalidParameter, System
+from longshore.errors import Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
 from longshore.linux.namespaces import in_network_namespace
 from longshore.linux.netlink import NetlinkSocket
@@ -400,7 +400,7 @@ def test_configuration_networks(host: Machine) -> None:
         assert network.labels == {"a": "1"} and network.record.config_from == "settings"
         with pytest.raises(Forbidden, match="user specified configurations are not supported"):
             await controller.create_network("more", config_from="settings", labels={"b": "2"})
-        with pytest.raises(Forbidden, match='"net" is not a configuration network'):
+        with pytest.raises(NotFound, match='configuration network "net" does not exist'):
             await controller.create_network("more", config_from="net")
         with pytest.raises(Forbidden, match="cannot depend on another"):
             await controller.create_network("more", config_from="settings", config_only=True)

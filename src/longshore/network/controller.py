@@ -305,9 +305,7 @@ class NetworkController:
     def _settings(self, name: str) -> NetworkRecord:
         """The settings that a configuration network holds."""
         for network in self.networks_by_id.values():
-            if name in (network.name, network.id):
-                if not network.record.config_only:
-                    raise Forbidden(f'"{name}" is not a configuration network')
+            if network.record.config_only and name in (network.name, network.id):
                 return network.record
         raise NotFound(f'configuration network "{name}" does not exist')
 
