@@ -203,7 +203,9 @@ class NetworkController:
                 await asyncio.wait(set(self._departures.values()))
             users = [one for one in self._records() if one.config_from == network.name]
             if network.record.config_only and users:
-                raise Forbidden(f'configuration network "{network.name}" is in use')
+                raise Forbidden(
+                    f'error while removing network: configuration network "{network.name}" is in use'
+                )
             if network.endpoints:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
