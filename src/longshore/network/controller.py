@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
-from longshore.linux import rtnetlink
-from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
 from longshore.network.create import (
@@ -32,6 +30,7 @@ from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
 from longshore.network.network import Network, NetworkRecord
 from longshore.network.options import ENABLE
 from longshore.network.ports import PortAllocator
+from longshore.network.restore import restore_sandboxes
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.store import Store
@@ -79,7 +78,11 @@ class NetworkController:
                 log.error("network %s cannot be restored: %s", record.name, exc)
         known = [*self._user_records(stored), *(network.record for network in self.networks())]
         await asyncio.to_thread(self.database.add, known)
-        await self._restore_sandboxes(active_sandboxes)
+        await restore_sandboxes(self, self._sandboxes, active_sandboxes)
+        if self.machine.firewall:
+            # Everything in one transaction, in place of what the last engine left.
+            await asyncio.to_thread(self.machine.firewall.build)
+            self._watch = FirewallWatch(self.machine.firewall)
         self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
@@ -341,28 +344,6 @@ class NetworkController:
         self.networks_by_id[network.id] = network
         return network
 
-    async def _restore_sandboxes(self, active: Mapping[str, str]) -> None:
-        kept: set[str] = set()
-        for record in await asyncio.to_thread(self.store.load, "sandbox", SandboxRecord):
-            sandbox = Sandbox(self, record)
-            known = [one for one in record.endpoints if one.network_id in self.networks_by_id]
-            alive = record.container_id in active and (
-                record.options.host or is_network_namespace(Path(record.key))
-            )
-            if alive:
-                record.endpoints = known
-                self._sandboxes[record.container_id] = sandbox
-                kept.add(Path(record.key).name)
-                for problem in await sandbox.restore():
-                    log.warning("container %s: %s", record.container_id[:12], problem)
-            else:
-                await asyncio.to_thread(self._remove_left_over, record)
-        if self.machine.firewall:
-            # Everything in one transaction, in place of what the last engine left.
-            await asyncio.to_thread(self.machine.firewall.build)
-            self._watch = FirewallWatch(self.machine.firewall)
-        await asyncio.to_thread(self._remove_namespaces, kept)
-
     # What follows blocks, and runs in threads.
 
     def _open(self) -> None:
@@ -432,17 +413,3 @@ class NetworkController:
     def _release_subnets(self, record: NetworkRecord) -> None:
         for pool in record.pools:
             self._space.release(parse_network(pool.subnet))
-
-    def _remove_left_over(self, record: SandboxRecord) -> None:
-        for endpoint in record.endpoints:
-            if endpoint.host_interface:
-                with suppress(OSError):
-                    rtnetlink.delete_link(self.machine.rtnl, endpoint.host_interface)
-        if not record.options.host:
-            remove_network_namespace(Path(record.key))
-        self.store.delete("sandbox", record.container_id)
-
-    def _remove_namespaces(self, kept: set[str]) -> None:
-        for path in self.config.namespaces.iterdir():
-            if path.name not in kept:
-                remove_network_namespace(path)

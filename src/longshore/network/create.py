@@ -58,7 +58,6 @@ def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> l
         if config.ipv6:
             bridge.pools.append(_default_pool_ipv6(config, old))
         bridge.options = {
-            **config.default_network_opts.get("bridge", {}),
             DEFAULT_BRIDGE: "true",
             ICC: _go(config.icc),
             MASQUERADE: _go(config.ip_masq),
