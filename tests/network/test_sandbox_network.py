@@ -14,8 +14,9 @@ from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, die, see
 
 from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
+from longshore.linux.conntrack import forget_flows_of
 from longshore.linux.namespaces import in_network_namespace
-from longshore.linux.netlink import NetlinkSocket
+from longshore.linux.netlink import NETLINK_NETFILTER, NetlinkSocket
 from longshore.network.endpoint import EndpointOptions, PortBinding
 from longshore.network.ipam import IPAMPool
 from longshore.network.sandbox_record import SandboxOptions
@@ -410,6 +411,30 @@ def test_cancelled_and_foreign_things_are_left_as_they_were(host: Machine) -> No
         assert endpoint.ipv4_address.endswith(".0.2")
         await controller.stop(False)
         assert "test0" in link_names()
+
+    asyncio.run(run())
+
+
+def test_nobody_inherits_connections_with_an_address(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        serve(host.neighbour, 7000, "udp")
+        serve(host.neighbour, 7001)
+
+        def flows() -> int:
+            with closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
+                return forget_flows_of(netfilter, [NEIGHBOUR])
+
+        for leaves in (True, False):
+            box, endpoint = await add(controller, "box")
+            assert await see(box.key, NEIGHBOUR, 7000, "udp") and await see(box.key, NEIGHBOUR, 7001)
+            if leaves:
+                await box.leave(endpoint)
+            await controller.sandbox_destroy("box")
+            await controller.settled()
+            assert await asyncio.to_thread(flows) == 0
+        await controller.stop(False)
 
     asyncio.run(run())
 
