@@ -17,6 +17,7 @@ from longshore.network.create import (
     config_record,
     default_records,
     resolve_record,
+    settings_of,
     user_record,
 )
 from longshore.network.database import NetworkDatabase
@@ -50,7 +51,7 @@ class NetworkController:
         self.store = Store(config.store)
         self.database = NetworkDatabase(config.database)
         self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
-        self.drivers = DriverRegistry()
+        self.drivers = DriverRegistry(config.plugin)
         self.networks_by_id: dict[str, Network] = {}
         self._warm = WarmSandboxes(config.namespaces, config.warm_sandboxes)
         self._machine: Machine | None = None
@@ -146,20 +147,16 @@ class NetworkController:
         With `config_only` nothing is made but a place for settings, which other networks take by naming it
         in `config_from`.
         """
+        if not config_only and self.drivers.find(driver or "bridge") is None:
+            await asyncio.to_thread(self.drivers.discover, driver)
         async with self._lock:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network ")
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")
             if config_from:
-                if config_only:
-                    raise Forbidden("a configuration network cannot depend on another configuration network")
-                if options or ipam or labels or ipam_options or enable_ipv6:
-                    raise Forbidden(
-                        "user specified configurations are not supported if the network depends on a "
-                        "configuration network"
-                    )
-                settings = self._settings(config_from)
+                given = options or ipam or labels or ipam_options or enable_ipv6
+                settings = settings_of(self._records(), config_from, config_only, bool(given))
                 options, ipam, labels = settings.options, settings.pools, settings.labels
                 ipam_options = settings.ipam_options
                 enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
@@ -307,13 +304,6 @@ class NetworkController:
                 return next((pool.gateway for pool in network.pools if "." in pool.gateway), "")
         return ""
 
-    def _settings(self, name: str) -> NetworkRecord:
-        """The settings that a configuration network holds."""
-        for network in self.networks_by_id.values():
-            if network.record.config_only and name in (network.name, network.id):
-                return network.record
-        raise NotFound(f'configuration network "{name}" does not exist')
-
     def _records(self) -> list[NetworkRecord]:
         return [network.record for network in self.networks_by_id.values()]
 
@@ -324,7 +314,7 @@ class NetworkController:
 
     async def _take_up(self, record: NetworkRecord, *, new: bool = False) -> Network:
         """Make a network of a record: subnets and addresses reserved, everything on the machine made."""
-        driver = self.drivers.find(record.driver)
+        driver = self.drivers.find(record.driver) or (None if new else self.drivers.remote(record.driver))
         if driver is None:
             raise NotFound(f"could not find plugin {record.driver} in v1 plugin registry: plugin not found")
         network = Network(record, driver)
@@ -353,6 +343,7 @@ class NetworkController:
         self._machine = Machine(self.config, NetlinkSocket(), firewall)
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        self.drivers.machine = self._machine
         self.drivers.register(BridgeDriver(self._machine))
         for name in ("macvlan", "ipvlan"):
             self.drivers.register(VlanDriver(name, self._machine, self._records))

@@ -57,7 +57,9 @@ def make_endpoint(
             )
         if network.internal:
             endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
-        endpoint.mac_address = _mac_address(options.mac_address) or mac_of(endpoint.ipv4_address)
+        endpoint.mac_address = _mac_address(options.mac_address)
+        if not endpoint.mac_address and not network.behaviour.gives_mac:
+            endpoint.mac_address = mac_of(endpoint.ipv4_address)
         endpoint.interface = _free_interface(network, endpoint, others)
         if network.driver == "bridge":
             endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"

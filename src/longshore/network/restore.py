@@ -42,9 +42,12 @@ async def restore_sandboxes(
 
 def _remove_left_over(controller: NetworkController, record: SandboxRecord) -> None:
     for endpoint in record.endpoints:
-        if endpoint.host_interface:
-            with suppress(OSError):
+        network = controller.networks_by_id.get(endpoint.network_id)
+        with suppress(OSError):
+            if endpoint.host_interface:
                 rtnetlink.delete_link(controller.machine.rtnl, endpoint.host_interface)
+            elif network is not None:
+                network.behaviour.disconnect(network, endpoint)
     if not record.options.host:
         remove_network_namespace(Path(record.key))
     controller.store.delete("sandbox", record.container_id)

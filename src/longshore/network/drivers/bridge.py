@@ -43,6 +43,7 @@ class BridgeDriver:
     name = "bridge"
     addressed = True
     publishes = True
+    gives_mac = False
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

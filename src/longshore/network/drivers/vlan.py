@@ -34,6 +34,7 @@ class VlanDriver:
     def __init__(self, name: str, machine: Machine, records: Callable[[], Iterable[NetworkRecord]]) -> None:
         """`name` is macvlan or ipvlan; `records` gives those of all networks there are."""
         self.name = name
+        self.gives_mac = name == "ipvlan"
         self._machine = machine
         self._records = records
 
