@@ -48,8 +48,8 @@ class NetworkConfig:
     """Host address for published ports that name none."""
     default_address_pools: list[tuple[str, int]] = field(default_factory=list)
     """(base, prefix length of a network); Docker's when empty."""
-    host_gateway_ip: str | None = None
-    """What `host-gateway` in extra hosts means; the default bridge's address when not set."""
+    host_gateway_ips: list[str] = field(default_factory=list)
+    """What `host-gateway` in extra hosts means; the default bridge's addresses when empty."""
     dns: list[str] = field(default_factory=list)
     dns_opts: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)

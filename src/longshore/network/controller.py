@@ -294,16 +294,6 @@ class NetworkController:
             raise System("the network controller has not been started")
         return self._machine
 
-    @property
-    def host_gateway(self) -> str:
-        """The address that `host-gateway` means: as configured, else the default bridge's."""
-        if self.config.host_gateway_ip:
-            return self.config.host_gateway_ip
-        for network in self.networks_by_id.values():
-            if network.is_default_bridge:
-                return next((pool.gateway for pool in network.pools if "." in pool.gateway), "")
-        return ""
-
     def _records(self) -> list[NetworkRecord]:
         return [network.record for network in self.networks_by_id.values()]
 
