@@ -161,7 +161,13 @@ def test_links_open_what_icc_closes(other: Longshored) -> None:
     fetch = ("busybox", "sh", "-c", f"timeout 1 wget -qO- http://{address}/; exit $?")
     assert docker("run", "--rm", *fetch, check=False).returncode != 0
     assert docker.out("run", "--rm", "--link", "web:site", *fetch) == HELLO
-    assert docker("run", "--rm", *fetch, check=False).returncode != 0
+    docker("run", "-d", "--name", "linked", "--link", "web:site", "busybox", "sleep", "600")
+    docker("run", "-d", "--name", "other", "busybox", "sleep", "600")
+    for _ in range(2):
+        assert docker.out("exec", "linked", *fetch[1:]) == HELLO
+        assert docker("exec", "other", *fetch[1:], check=False).returncode != 0
+        other.kill()
+        other.start()
 
 
 def test_the_default_bridge_with_ipv6(other: Longshored) -> None:

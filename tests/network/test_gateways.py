@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
-from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, reach, see
+from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, die, reach, see
 
 from longshore.errors import Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
@@ -194,6 +194,11 @@ def test_ipv6_clients_of_ipv4_containers_are_relayed(host: Machine, serve: Serve
         web, endpoint = await add(controller, "web", port_bindings=[PortBinding(kind, 80, "", 8080, 8080)])
         serve(web.key, 80, kind)
         assert [port.host_ip for port in endpoint.ports] == ["0.0.0.0", "::"]
+        assert await see(None, "::1", 8080, kind) == endpoint.ipv4_gateway
+        await die(controller)
+        assert await see(None, "::1", 8080, kind) is None
+        controller = host.controller()
+        await controller.start({"web": web.key})
         assert await see(None, "::1", 8080, kind) == endpoint.ipv4_gateway
         await controller.sandbox_destroy("web")
         assert await see(None, "::1", 8080, kind) is None

@@ -83,7 +83,10 @@ class NetworkController:
         if self.machine.firewall:
             # Everything in one transaction, in place of what the last engine left.
             await asyncio.to_thread(self.machine.firewall.build)
-            self._watch = FirewallWatch(self.machine.firewall)
+            try:
+                self._watch = FirewallWatch(self.machine.firewall)
+            except OSError as exc:
+                log.warning("whoever flushes the firewall's rules will not be seen: %s", exc)
         self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
