@@ -25,7 +25,9 @@ def subnet(**pool: Any) -> dict[str, Any]:
 def new(name: str, **body: Any) -> Case:
     """A network that is created, or refused."""
     options = {
-        key: body.pop(key) for key in ("given", "status_only", "newer", "sooner", "lacking") if key in body
+        key: body.pop(key)
+        for key in ("given", "status_only", "newer", "sooner", "lacking", "same")
+        if key in body
     }
     return case(f"network create: {name}", "POST /networks/create", {"Name": "net1", **body}, **options)
 
@@ -48,6 +50,13 @@ DESCRIBED = (
     "Ingress",
     "IPAM.Driver",
     "Labels",
+)
+SETTINGS = network(
+    "conf",
+    ConfigOnly=True,
+    **subnet(Subnet="10.99.8.0/24"),
+    Labels={"a": "1"},
+    Options={"com.docker.network.driver.mtu": "1400"},
 )
 FIXED = {"Subnet": "10.99.7.0/24", "Gateway": "10.99.7.1"}
 
@@ -120,7 +129,45 @@ CASES: list[Case] = [
     ),
     new("an option that is none", Options={"com.docker.network.bridge.enable_icc": "nope"}),
     new("a size that is none", Options={"com.docker.network.driver.mtu": "nope"}),
-    new("config only", ConfigOnly=True, lacking="configuration-only networks are not supported"),
+    new("config only", ConfigOnly=True, same=("Warning",)),
+    new("config only, internal", ConfigOnly=True, Internal=True),
+    new("config only from another", ConfigOnly=True, ConfigFrom={"Network": "conf"}, given=SETTINGS),
+    new("config from one that is none", ConfigFrom={"Network": "net0"}, given=network("net0")),
+    new("config from another, and more", ConfigFrom={"Network": "conf"}, Labels={"b": "2"}, given=SETTINGS),
+    case(
+        "network inspect: config only",
+        "GET /networks/conf",
+        given=SETTINGS,
+        same=("Driver", "ConfigOnly", "IPAM", "Options", "Labels"),
+    ),
+    case(
+        "network inspect: config from",
+        INSPECT,
+        given=(*SETTINGS, *network(ConfigFrom={"Network": "conf"})),
+        same=(*DESCRIBED, "ConfigOnly", "ConfigFrom", "IPAM.Config.*.Subnet", "Options"),
+    ),
+    case(
+        "network remove: config that is used",
+        "DELETE /networks/conf",
+        given=(*SETTINGS, *network(ConfigFrom={"Network": "conf"})),
+    ),
+    case("network prune: config only", "POST /networks/prune", given=SETTINGS, same=("NetworksDeleted",)),
+    case(
+        "network connect: config only",
+        "POST /networks/conf/connect",
+        {"Container": "box"},
+        given=(*SETTINGS, *RUNNING),
+    ),
+    new("macvlan mode that is none", Driver="macvlan", Options={"parent": "lo", "macvlan_mode": "nope"}),
+    new("macvlan on loopback", Driver="macvlan", Options={"parent": "lo"}),
+    new("macvlan on nothing", Driver="macvlan", Options={"parent": "nosuch0"}),
+    new("macvlan on a vlan that is none", Driver="macvlan", Options={"parent": "lo.5000"}),
+    new("macvlan on a vlan of nothing", Driver="macvlan", Options={"parent": "nosuch0.5"}, status_only=True),
+    new("two subnets", IPAM={"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}),
+    new("a flag that is none", Options={"com.docker.network.bridge.inhibit_ipv4": "nope"}, status_only=True),
+    new("an address that is none", Options={"com.docker.network.bridge.host_binding_ipv4": "nope"}),
+    case("network inspect: scope", "GET /networks/bridge?scope=local", same=("Name",)),
+    case("network inspect: another scope", "GET /networks/bridge?scope=swarm"),
     new("config from a missing network", ConfigFrom={"Network": "nope"}, status_only=True),
     new("ingress", Ingress=True, status_only=True),
     new("swarm scope", Scope="swarm", status_only=True),

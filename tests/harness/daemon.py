@@ -141,7 +141,8 @@ class Daemon:
         api = Client(self.socket, "")
         for container in api.get("/containers/json", all=1).json:
             api.delete(f"/containers/{container['Id']}", force=1, v=1)
-        for network in api.get("/networks").json:
+        # Networks of settings last: others may have taken theirs.
+        for network in sorted(api.get("/networks").json, key=lambda one: bool(one.get("ConfigOnly"))):
             if network["Name"] not in ("bridge", "host", "none"):
                 api.delete(f"/networks/{network['Id']}")
         for volume in api.get("/volumes").json["Volumes"] or []:

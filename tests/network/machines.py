@@ -98,6 +98,7 @@ async def add(
 async def die(controller: NetworkController) -> None:
     """What the end of its process does: sockets close, and nothing else happens."""
     controller.ports.close()
+    controller.database.close()
     if controller._watch:
         await controller._watch.close()
     for sandbox in controller.sandboxes():

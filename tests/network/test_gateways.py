@@ -11,9 +11,9 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
-from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, reach, see
+from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, die, reach, see
 
-from longshore.errors import Forbidden, InvalidParameter, System
+from longshore.errors import Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
 from longshore.linux.namespaces import in_network_namespace
 from longshore.linux.netlink import NetlinkSocket
@@ -194,6 +194,11 @@ def test_ipv6_clients_of_ipv4_containers_are_relayed(host: Machine, serve: Serve
         web, endpoint = await add(controller, "web", port_bindings=[PortBinding(kind, 80, "", 8080, 8080)])
         serve(web.key, 80, kind)
         assert [port.host_ip for port in endpoint.ports] == ["0.0.0.0", "::"]
+        assert await see(None, "::1", 8080, kind) == endpoint.ipv4_gateway
+        await die(controller)
+        assert await see(None, "::1", 8080, kind) is None
+        controller = host.controller()
+        await controller.start({"web": web.key})
         assert await see(None, "::1", 8080, kind) == endpoint.ipv4_gateway
         await controller.sandbox_destroy("web")
         assert await see(None, "::1", 8080, kind) is None
@@ -400,7 +405,7 @@ def test_configuration_networks(host: Machine) -> None:
         assert network.labels == {"a": "1"} and network.record.config_from == "settings"
         with pytest.raises(Forbidden, match="user specified configurations are not supported"):
             await controller.create_network("more", config_from="settings", labels={"b": "2"})
-        with pytest.raises(Forbidden, match='"net" is not a configuration network'):
+        with pytest.raises(NotFound, match='configuration network "net" does not exist'):
             await controller.create_network("more", config_from="net")
         with pytest.raises(Forbidden, match="cannot depend on another"):
             await controller.create_network("more", config_from="settings", config_only=True)

@@ -2,47 +2,89 @@
 
 from __future__ import annotations
 
-import random
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from longshore.errors import Forbidden, InvalidParameter, Unavailable
 from longshore.network.config import DEFAULT_ADDRESS_POOLS
-from longshore.network.ipam import AddressPool, AddressSpace
+from longshore.network.ipam import (
+    AddressPool,
+    AddressSpace,
+    IPAddress,
+    IPNetwork,
+    overlap,
+    parse_network,
+)
+
+SUBNETS = ["10.5.0.0/29", "10.5.0.0/26", "10.5.0.4/31", "10.5.0.9/32", "fd00::/122", "fd00::5/128"]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_no_address_is_given_twice_and_the_lowest_free_comes_first(seed: int) -> None:
-    chance = random.Random(seed)
-    subnet = ip_network("10.5.0.0/26")
-    pool = AddressPool(subnet, ip_network(chance.choice(["10.5.0.0/26", "10.5.0.32/27", "10.5.0.16/28"])))
-    hosts = set(subnet.hosts())
-    in_range = {address for address in hosts if address in pool.ip_range}
-    taken: set[object] = set()
-    for _ in range(500):
-        if chance.random() < 0.6:
-            free = in_range - taken
-            if not free:
+@given(st.data())
+def test_no_address_is_given_twice_and_the_lowest_free_comes_first(data: st.DataObject) -> None:
+    subnet = ip_network(data.draw(st.sampled_from(SUBNETS)))
+    parts = [subnet]
+    if subnet.prefixlen < subnet.max_prefixlen - 1:
+        parts += list(subnet.subnets(prefixlen_diff=1))
+    pool = AddressPool(subnet, data.draw(st.sampled_from(parts)))
+    hosts = list(subnet.hosts())
+    if subnet.version == 6 and len(parts) > 1:
+        hosts = [address for address in subnet if address != subnet.network_address]
+    taken: set[IPAddress] = set()
+    for _ in range(data.draw(st.integers(1, 60))):
+        free = {address for address in hosts if address in pool.ip_range} - taken
+        match data.draw(st.sampled_from(["allocate", "allocate", "reserve", "release"])):
+            case "allocate" if free:
+                address = pool.allocate()
+                assert address == min(free)
+                taken.add(address)
+            case "allocate":
                 with pytest.raises(Unavailable):
                     pool.allocate()
-                continue
-            address = pool.allocate()
-            assert address == min(free)
-            taken.add(address)
-        elif chance.random() < 0.3:
-            address = chance.choice(sorted(hosts))
-            if address in taken:
-                with pytest.raises(Forbidden, match="Address already in use"):
+            case "reserve":
+                address = data.draw(st.sampled_from(hosts))
+                if address in taken:
+                    with pytest.raises(Forbidden, match="Address already in use"):
+                        pool.reserve(address)
+                else:
                     pool.reserve(address)
-            else:
-                pool.reserve(address)
-                taken.add(address)
-        elif taken:
-            address = chance.choice(sorted(taken, key=str))  # type: ignore[assignment]
-            pool.release(address)
-            pool.release(address)
-            taken.remove(address)
+                    taken.add(address)
+            case "release" if taken:
+                address = data.draw(st.sampled_from(sorted(taken)))
+                pool.release(address)
+                pool.release(address)
+                taken.remove(address)
+
+
+@given(st.data())
+def test_no_two_subnets_overlap(data: st.DataObject) -> None:
+    space = AddressSpace([("10.0.0.0/24", 27), ("10.0.1.0/24", 26), ("fd00::/60", 64)])
+    routed = [ip_network(data.draw(st.sampled_from(["10.0.0.32/27", "10.0.0.0/26", "192.0.2.0/24"])))]
+    taken: list[IPNetwork] = []
+    for _ in range(data.draw(st.integers(1, 40))):
+        match data.draw(st.sampled_from(["allocate", "allocate", "reserve", "release"])):
+            case "allocate":
+                try:
+                    subnet = space.allocate(data.draw(st.sampled_from([4, 6])), routed)
+                except InvalidParameter:
+                    continue
+                assert not any(overlap(subnet, other) for other in (*taken, *routed))
+                taken.append(subnet)
+            case "reserve":
+                number, length = data.draw(st.integers(0, 511)), data.draw(st.integers(24, 30))
+                subnet = parse_network(f"10.0.{number >> 8}.{number & 255}/{length}")
+                if any(overlap(subnet, other) for other in taken):
+                    with pytest.raises(Forbidden):
+                        space.reserve(subnet)
+                else:
+                    space.reserve(subnet)
+                    taken.append(subnet)
+            case "release" if taken:
+                subnet = taken.pop(data.draw(st.integers(0, len(taken) - 1)))
+                space.release(subnet)
+                space.release(subnet)
 
 
 def test_network_and_broadcast_addresses_are_no_hosts() -> None:

@@ -14,8 +14,9 @@ from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, die, see
 
 from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux import rtnetlink
+from longshore.linux.conntrack import forget_flows_of
 from longshore.linux.namespaces import in_network_namespace
-from longshore.linux.netlink import NetlinkSocket
+from longshore.linux.netlink import NETLINK_NETFILTER, NetlinkSocket
 from longshore.network.endpoint import EndpointOptions, PortBinding
 from longshore.network.ipam import IPAMPool
 from longshore.network.sandbox_record import SandboxOptions
@@ -254,6 +255,36 @@ def test_fifty_at_once(host: Machine) -> None:
     asyncio.run(run())
 
 
+def test_a_hundred_at_once_share_no_address_and_a_restart_keeps_them(host: Machine) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        pool = IPAMPool(subnet="10.78.0.0/24")
+        await controller.create_network("big", ipam=[pool], enable_ipv6=True)
+        # Some ask for addresses that the others would be given.
+        made = await asyncio.gather(
+            *(
+                add(controller, f"c{i}", "big", ipv4_address=f"10.78.0.{i + 2}" if i % 5 == 0 else "")
+                for i in range(100)
+            ),
+            return_exceptions=True,
+        )
+        boxes = [one for one in made if not isinstance(one, BaseException)]
+        refused = [one for one in made if isinstance(one, BaseException)]
+        assert all("Address already in use" in str(one) for one in refused) and len(boxes) >= 80
+        for version in ("ipv4_address", "ipv6_address"):
+            assert len({getattr(endpoint, version) for _, endpoint in boxes}) == len(boxes)
+        await die(controller)
+        again = host.controller()
+        await again.start({box.container_id: box.key for box, _ in boxes[:50]})
+        kept = {endpoint.ipv4_address for _, endpoint in boxes[:50]}
+        more = [(await add(again, f"d{i}", "big"))[1].ipv4_address for i in range(100)]
+        assert len(set(more)) == 100 and not kept & set(more)
+        await again.stop(False)
+
+    asyncio.run(run())
+
+
 def test_other_peoples_forward_drop_is_passed(host: Machine, serve: Serve) -> None:
     async def run() -> None:
         await see_run("iptables-nft", "-P", "FORWARD", "DROP")
@@ -380,6 +411,30 @@ def test_cancelled_and_foreign_things_are_left_as_they_were(host: Machine) -> No
         assert endpoint.ipv4_address.endswith(".0.2")
         await controller.stop(False)
         assert "test0" in link_names()
+
+    asyncio.run(run())
+
+
+def test_nobody_inherits_connections_with_an_address(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        serve(host.neighbour, 7000, "udp")
+        serve(host.neighbour, 7001)
+
+        def flows() -> int:
+            with closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
+                return forget_flows_of(netfilter, [NEIGHBOUR])
+
+        for leaves in (True, False):
+            box, endpoint = await add(controller, "box")
+            assert await see(box.key, NEIGHBOUR, 7000, "udp") and await see(box.key, NEIGHBOUR, 7001)
+            if leaves:
+                await box.leave(endpoint)
+            await controller.sandbox_destroy("box")
+            await controller.settled()
+            assert await asyncio.to_thread(flows) == 0
+        await controller.stop(False)
 
     asyncio.run(run())
 

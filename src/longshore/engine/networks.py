@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from longshore.containers.container import Container
-from longshore.containers.record import RecordEndpoint
+from longshore.containers.record import RecordEndpoint, ipam_config
 from longshore.engine.engine import Engine
 from longshore.engine.networking import (
     connect_to_network,
@@ -115,9 +115,12 @@ async def network_list(engine: Engine, filters: Filters) -> list[NetworkInspect]
     return found
 
 
-async def network_inspect(engine: Engine, name: str) -> NetworkInspect:
-    """GET /networks/{id}. Raises NotFound."""
-    return describe_network(engine, engine.networks.network(name))
+async def network_inspect(engine: Engine, name: str, scope: str = "") -> NetworkInspect:
+    """GET /networks/{id}, of a scope if one is named. Raises NotFound."""
+    network = engine.networks.network(name)
+    if scope not in ("", network.scope):
+        raise NotFound(f"network {name} not found")
+    return describe_network(engine, network)
 
 
 async def network_remove(engine: Engine, name: str) -> None:
@@ -176,6 +179,9 @@ async def network_connect(
         if known is not None and known.EndpointID:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         endpoint = codec.convert(codec.to_plain(settings or EndpointSettings()), RecordEndpoint)
+        wanted = ipam_config(endpoint)
+        if network.behaviour.addressed:
+            network.check_wanted(wanted.IPv4Address, wanted.IPv6Address)
         endpoint.DesiredMacAddress, endpoint.MacAddress = endpoint.MacAddress, ""
         endpoint.NetworkID = network.id
         networks[network.name] = endpoint

@@ -112,7 +112,7 @@ def network_config(config: Config) -> NetworkConfig:
         ip_masq=config.ip_masq,
         default_ip=config.ip,
         default_address_pools=[(pool.base, pool.size) for pool in config.default_address_pools],
-        host_gateway_ip=config.host_gateway_ips[0] if config.host_gateway_ips else None,
+        host_gateway_ips=config.host_gateway_ips,
         dns=config.dns,
         dns_opts=config.dns_opts,
         dns_search=config.dns_search,

@@ -19,6 +19,7 @@ from longshore.engine.engine import Engine
 from longshore.engine.exit import handle_exit
 from longshore.engine.health import init_health_monitor
 from longshore.engine.image_mounts import OWNED_NAME, layers_in_use
+from longshore.engine.links import link_firewall
 from longshore.engine.logging_driver import open_log
 from longshore.engine.mounts import reference_volumes, release_mounts, remount
 from longshore.engine.networking import clear_operational_data, joined_container, network_mode
@@ -65,6 +66,9 @@ async def _restore_parts(engine: Engine, damaged: Collection[str]) -> None:
     for container in engine.containers:
         reference_volumes(engine, container)
     await asyncio.gather(*(_restore_one(engine, container, tasks) for container in engine.containers))
+    for container in engine.containers:
+        if container.state.Running and container.host_config.Links:
+            await link_firewall(engine, container)
     await _delete_strangers(engine, tasks, damaged)
     active = layers_in_use(container for container in engine.containers if container.state.Running)
     await asyncio.to_thread(engine.layers.cleanup_stale, active | set(damaged))

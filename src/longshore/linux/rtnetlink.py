@@ -51,7 +51,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _RT_TABLE_MAIN = 254
-_RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 3, 0, 1
+_RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RTN_UNICAST = 3, 0, 253, 1
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -158,12 +158,16 @@ def create_on_parent(
     rtnl.request(Message(_RTM_NEWLINK, payload, _CREATE))
 
 
-def rename_link(rtnl: NetlinkSocket, index: int, name: str, namespace: int | None = None) -> None:
-    """Give a link that is down another name, and move it to the namespace behind a file descriptor."""
+def move_link(rtnl: NetlinkSocket, index: int, name: str, namespace: int, address: str = "") -> None:
+    """Move a link that is down to the namespace behind a file descriptor, under another name.
+
+    With `address` it gets that MAC. Raises OSError.
+    """
+    if address:
+        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attribute(_IFLA_ADDRESS, _mac(address))
+        rtnl.request(Message(_RTM_NEWLINK, payload))
     payload = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + text(_IFLA_IFNAME, name)
-    if namespace is not None:
-        payload += u32(_IFLA_NET_NS_FD, namespace)
-    rtnl.request(Message(_RTM_NEWLINK, payload))
+    rtnl.request(Message(_RTM_NEWLINK, payload + u32(_IFLA_NET_NS_FD, namespace)))
 
 
 def delete_link(rtnl: NetlinkSocket, name: str) -> bool:
@@ -259,6 +263,19 @@ def set_default_route(rtnl: NetlinkSocket, index: int, gateway: str = "", versio
     if via:
         message += attribute(_RTA_GATEWAY, via.packed)
     rtnl.request(Message(_RTM_NEWROUTE, message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE))
+
+
+def add_route(rtnl: NetlinkSocket, index: int, destination: IPNetwork, gateway: str = "") -> None:
+    """Route a destination by a link, and a gateway if there is one. Raises OSError (EEXIST)."""
+    family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+    scope = _RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else _RT_SCOPE_LINK
+    header = _RTMSG.pack(
+        family, destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0
+    )
+    message = header + attribute(_RTA_DST, destination.network_address.packed) + u32(_RTA_OIF, index)
+    if gateway:
+        message += attribute(_RTA_GATEWAY, ip_address(gateway).packed)
+    rtnl.request(Message(_RTM_NEWROUTE, message, _CREATE))
 
 
 def delete_default_route(rtnl: NetlinkSocket, index: int, version: int) -> None:

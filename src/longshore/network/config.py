@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longshore.network.drivers.remote import PluginClient
 
 DEFAULT_ADDRESS_POOLS: tuple[tuple[str, int], ...] = (
     *((f"172.{second}.0.0/16", 16) for second in range(17, 32)),
@@ -43,8 +48,8 @@ class NetworkConfig:
     """Host address for published ports that name none."""
     default_address_pools: list[tuple[str, int]] = field(default_factory=list)
     """(base, prefix length of a network); Docker's when empty."""
-    host_gateway_ip: str | None = None
-    """What `host-gateway` in extra hosts means; the default bridge's address when not set."""
+    host_gateway_ips: list[str] = field(default_factory=list)
+    """What `host-gateway` in extra hosts means; the default bridge's addresses when empty."""
     dns: list[str] = field(default_factory=list)
     dns_opts: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
@@ -56,6 +61,9 @@ class NetworkConfig:
     """Whether published ports are reached by containers' own addresses from everywhere."""
     warm_sandboxes: int = 4
     """Network namespaces that are kept ready; 0 makes each when it is needed."""
+
+    plugin: Callable[[str], PluginClient] | None = None
+    """Finds plug-ins by name; raises NotFound. Without it there are none."""
 
     @property
     def table(self) -> str:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
-from longshore.linux import rtnetlink
-from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
 from longshore.network.create import (
@@ -19,6 +17,7 @@ from longshore.network.create import (
     config_record,
     default_records,
     resolve_record,
+    settings_of,
     user_record,
 )
 from longshore.network.database import NetworkDatabase
@@ -32,6 +31,7 @@ from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
 from longshore.network.network import Network, NetworkRecord
 from longshore.network.options import ENABLE
 from longshore.network.ports import PortAllocator
+from longshore.network.restore import restore_sandboxes
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.store import Store
@@ -51,7 +51,7 @@ class NetworkController:
         self.store = Store(config.store)
         self.database = NetworkDatabase(config.database)
         self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
-        self.drivers = DriverRegistry()
+        self.drivers = DriverRegistry(config.plugin)
         self.networks_by_id: dict[str, Network] = {}
         self._warm = WarmSandboxes(config.namespaces, config.warm_sandboxes)
         self._machine: Machine | None = None
@@ -79,7 +79,14 @@ class NetworkController:
                 log.error("network %s cannot be restored: %s", record.name, exc)
         known = [*self._user_records(stored), *(network.record for network in self.networks())]
         await asyncio.to_thread(self.database.add, known)
-        await self._restore_sandboxes(active_sandboxes)
+        await restore_sandboxes(self, self._sandboxes, active_sandboxes)
+        if self.machine.firewall:
+            # Everything in one transaction, in place of what the last engine left.
+            await asyncio.to_thread(self.machine.firewall.build)
+            try:
+                self._watch = FirewallWatch(self.machine.firewall)
+            except OSError as exc:
+                log.warning("whoever flushes the firewall's rules will not be seen: %s", exc)
         self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
@@ -143,20 +150,16 @@ class NetworkController:
         With `config_only` nothing is made but a place for settings, which other networks take by naming it
         in `config_from`.
         """
+        if not config_only and self.drivers.find(driver or "bridge") is None:
+            await asyncio.to_thread(self.drivers.discover, driver)
         async with self._lock:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network ")
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")
             if config_from:
-                if config_only:
-                    raise Forbidden("a configuration network cannot depend on another configuration network")
-                if options or ipam or labels or ipam_options or enable_ipv6:
-                    raise Forbidden(
-                        "user specified configurations are not supported if the network depends on a "
-                        "configuration network"
-                    )
-                settings = self._settings(config_from)
+                given = options or ipam or labels or ipam_options or enable_ipv6
+                settings = settings_of(self._records(), config_from, config_only, bool(given))
                 options, ipam, labels = settings.options, settings.pools, settings.labels
                 ipam_options = settings.ipam_options
                 enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
@@ -203,7 +206,9 @@ class NetworkController:
                 await asyncio.wait(set(self._departures.values()))
             users = [one for one in self._records() if one.config_from == network.name]
             if network.record.config_only and users:
-                raise Forbidden(f'configuration network "{network.name}" is in use')
+                raise Forbidden(
+                    f'error while removing network: configuration network "{network.name}" is in use'
+                )
             if network.endpoints:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
@@ -292,25 +297,6 @@ class NetworkController:
             raise System("the network controller has not been started")
         return self._machine
 
-    @property
-    def host_gateway(self) -> str:
-        """The address that `host-gateway` means: as configured, else the default bridge's."""
-        if self.config.host_gateway_ip:
-            return self.config.host_gateway_ip
-        for network in self.networks_by_id.values():
-            if network.is_default_bridge:
-                return next((pool.gateway for pool in network.pools if "." in pool.gateway), "")
-        return ""
-
-    def _settings(self, name: str) -> NetworkRecord:
-        """The settings that a configuration network holds."""
-        for network in self.networks_by_id.values():
-            if name in (network.name, network.id):
-                if not network.record.config_only:
-                    raise Forbidden(f'"{name}" is not a configuration network')
-                return network.record
-        raise NotFound(f'configuration network "{name}" does not exist')
-
     def _records(self) -> list[NetworkRecord]:
         return [network.record for network in self.networks_by_id.values()]
 
@@ -321,7 +307,7 @@ class NetworkController:
 
     async def _take_up(self, record: NetworkRecord, *, new: bool = False) -> Network:
         """Make a network of a record: subnets and addresses reserved, everything on the machine made."""
-        driver = self.drivers.find(record.driver)
+        driver = self.drivers.find(record.driver) or (None if new else self.drivers.remote(record.driver))
         if driver is None:
             raise NotFound(f"could not find plugin {record.driver} in v1 plugin registry: plugin not found")
         network = Network(record, driver)
@@ -341,28 +327,6 @@ class NetworkController:
         self.networks_by_id[network.id] = network
         return network
 
-    async def _restore_sandboxes(self, active: Mapping[str, str]) -> None:
-        kept: set[str] = set()
-        for record in await asyncio.to_thread(self.store.load, "sandbox", SandboxRecord):
-            sandbox = Sandbox(self, record)
-            known = [one for one in record.endpoints if one.network_id in self.networks_by_id]
-            alive = record.container_id in active and (
-                record.options.host or is_network_namespace(Path(record.key))
-            )
-            if alive:
-                record.endpoints = known
-                self._sandboxes[record.container_id] = sandbox
-                kept.add(Path(record.key).name)
-                for problem in await sandbox.restore():
-                    log.warning("container %s: %s", record.container_id[:12], problem)
-            else:
-                await asyncio.to_thread(self._remove_left_over, record)
-        if self.machine.firewall:
-            # Everything in one transaction, in place of what the last engine left.
-            await asyncio.to_thread(self.machine.firewall.build)
-            self._watch = FirewallWatch(self.machine.firewall)
-        await asyncio.to_thread(self._remove_namespaces, kept)
-
     # What follows blocks, and runs in threads.
 
     def _open(self) -> None:
@@ -372,6 +336,7 @@ class NetworkController:
         self._machine = Machine(self.config, NetlinkSocket(), firewall)
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        self.drivers.machine = self._machine
         self.drivers.register(BridgeDriver(self._machine))
         for name in ("macvlan", "ipvlan"):
             self.drivers.register(VlanDriver(name, self._machine, self._records))
@@ -432,17 +397,3 @@ class NetworkController:
     def _release_subnets(self, record: NetworkRecord) -> None:
         for pool in record.pools:
             self._space.release(parse_network(pool.subnet))
-
-    def _remove_left_over(self, record: SandboxRecord) -> None:
-        for endpoint in record.endpoints:
-            if endpoint.host_interface:
-                with suppress(OSError):
-                    rtnetlink.delete_link(self.machine.rtnl, endpoint.host_interface)
-        if not record.options.host:
-            remove_network_namespace(Path(record.key))
-        self.store.delete("sandbox", record.container_id)
-
-    def _remove_namespaces(self, kept: set[str]) -> None:
-        for path in self.config.namespaces.iterdir():
-            if path.name not in kept:
-                remove_network_namespace(path)

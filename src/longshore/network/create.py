@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Interface, ip_interface
 
@@ -58,7 +58,6 @@ def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> l
         if config.ipv6:
             bridge.pools.append(_default_pool_ipv6(config, old))
         bridge.options = {
-            **config.default_network_opts.get("bridge", {}),
             DEFAULT_BRIDGE: "true",
             ICC: _go(config.icc),
             MASQUERADE: _go(config.ip_masq),
@@ -134,6 +133,24 @@ def config_record(
     record.enable_ipv4, record.enable_ipv6 = enable_ipv4, enable_ipv6
     record.pools = [pool for pool in _pools(record, pools) if pool.subnet]
     return record
+
+
+def settings_of(records: Iterable[NetworkRecord], name: str, config_only: bool, given: bool) -> NetworkRecord:
+    """The configuration network that a new network takes its settings from, in place of any `given`.
+
+    Raises Forbidden, NotFound with Docker's messages.
+    """
+    if config_only:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    if given:
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    for record in records:
+        if record.config_only and name in (record.name, record.id):
+            return record
+    raise NotFound(f'configuration network "{name}" does not exist')
 
 
 def resolve_record(

@@ -74,8 +74,8 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
     kept: dict[str, Any] = {
         "addrSpace": _SPACE if addressed else "",
         "attachable": record.attachable,
-        "configFrom": "",
-        "configOnly": False,
+        "configFrom": record.config_from,
+        "configOnly": record.config_only,
         "created": record.created,
         "enableIPv4": record.enable_ipv4,
         "enableIPv6": record.enable_ipv6,

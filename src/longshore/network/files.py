@@ -35,15 +35,23 @@ def upstream_servers(controller: NetworkController, sandbox: Sandbox) -> list[st
 def _hosts(controller: NetworkController, sandbox: Sandbox) -> str:
     options = sandbox.options
     if options.host:
-        return host_mode_hosts_file(options.extra_hosts, controller.host_gateway)
+        return host_mode_hosts_file(options.extra_hosts, _host_gateways(controller))
     return hosts_file(
         hostname=options.hostname,
         domainname=options.domainname,
         extra_hosts=options.extra_hosts,
-        host_gateway=controller.host_gateway,
+        host_gateways=_host_gateways(controller),
         links=options.links,
         endpoints=sandbox.endpoints,
     )
+
+
+def _host_gateways(controller: NetworkController) -> list[str]:
+    """The addresses that `host-gateway` means: as configured, else the default bridge's."""
+    if controller.config.host_gateway_ips:
+        return controller.config.host_gateway_ips
+    bridge = next((one for one in controller.networks() if one.is_default_bridge), None)
+    return [pool.gateway for pool in bridge.pools if pool.gateway] if bridge is not None else []
 
 
 def _resolv_conf(controller: NetworkController, sandbox: Sandbox) -> str:

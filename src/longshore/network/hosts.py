@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from longshore.network.endpoint import Endpoint
@@ -22,13 +22,13 @@ def hosts_file(
     hostname: str,
     domainname: str,
     extra_hosts: Iterable[str],
-    host_gateway: str,
+    host_gateways: Sequence[str],
     links: Iterable[tuple[str, str, str]],
     endpoints: Iterable[Endpoint],
 ) -> str:
     """The file's text. `extra_hosts` are `name:ip` or `name=ip`, the address maybe `host-gateway`."""
     lines = [_HEAD, _HEAD_IPV6 if Path("/proc/net/if_inet6").exists() else ""]
-    lines += _extra_lines(extra_hosts, host_gateway)
+    lines += _extra_lines(extra_hosts, host_gateways)
     for name, alias, address in links:
         lines.append(f"{address}\t{alias if alias == name else f'{alias} {name}'}\n")
     own = f"{hostname}.{domainname} {hostname}" if domainname else hostname
@@ -39,13 +39,13 @@ def hosts_file(
     return "".join(lines)
 
 
-def host_mode_hosts_file(extra_hosts: Iterable[str], host_gateway: str) -> str:
+def host_mode_hosts_file(extra_hosts: Iterable[str], host_gateways: Sequence[str]) -> str:
     """The machine's own file with the extra hosts added."""
     try:
         text = Path("/etc/hosts").read_text(errors="replace")
     except FileNotFoundError:
         text = _HEAD
-    return "".join([text, *_extra_lines(extra_hosts, host_gateway)])
+    return "".join([text, *_extra_lines(extra_hosts, host_gateways)])
 
 
 def write_in_place(path: Path, text: str) -> None:
@@ -55,14 +55,12 @@ def write_in_place(path: Path, text: str) -> None:
     path.chmod(0o644)
 
 
-def _extra_lines(extra_hosts: Iterable[str], host_gateway: str) -> list[str]:
+def _extra_lines(extra_hosts: Iterable[str], host_gateways: Sequence[str]) -> list[str]:
     lines = []
     for extra in extra_hosts:
         separator = "=" if "=" in extra else ":"
         name, _, address = extra.partition(separator)
         address = address.strip("[]")
-        if address == "host-gateway":
-            address = host_gateway
-        if address:
-            lines.append(f"{address}\t{name}\n")
+        addresses = host_gateways if address == "host-gateway" else [address]
+        lines += [f"{one}\t{name}\n" for one in addresses if one]
     return lines

@@ -164,13 +164,19 @@ class Network:
             self._pools.append((addresses, gateway))
 
     def check_wanted(self, *wanted: str) -> None:
-        """Raises InvalidParameter if a user asks for an address where subnets were chosen for him."""
+        """Raises InvalidParameter if a user asks for addresses that the network cannot have.
+
+        Where subnets were chosen for him, that is any.
+        """
         if any(wanted) and all(pool.chosen for pool in self.pools):
             raise InvalidParameter(
                 f"invalid config for network {self.name}: invalid endpoint settings:\n"
                 "user specified IP address is supported only when connecting to networks with user "
                 "configured subnets"
             )
+        for text in wanted:
+            if text and not any(parse_address(text) in pool for pool, _ in self._pools):
+                raise self._foreign(text)
 
     def take_address(self, version: int, wanted: str) -> tuple[str, int, str]:
         """An address, its prefix length and its gateway; the wanted address if one is named.
@@ -191,13 +197,16 @@ class Network:
             except EngineError as exc:
                 failure = exc
         if failure is None:
-            failure = InvalidParameter(
-                f"invalid config for network {self.name}: invalid endpoint settings:\n"
-                f"no configured subnet contains IP address {wanted}"
-            )
+            failure = self._foreign(wanted)
         elif "no available" in failure.message:
             failure = type(failure)(f"{failure.message}: {self.name} ({self.id})")
         raise failure
+
+    def _foreign(self, address: str) -> InvalidParameter:
+        return InvalidParameter(
+            f"invalid config for network {self.name}: invalid endpoint settings:\n"
+            f"no configured subnet contains IP address {address}"
+        )
 
     def release_addresses(self, endpoint: Endpoint) -> None:
         """Give an endpoint's addresses back."""

@@ -99,7 +99,8 @@ def endpoint_sysctls(options: Mapping[str, str], interface: str) -> dict[str, st
                 f"invalid endpoint settings:\nincorrectly formatted sysctl '{setting}', "
                 "must be of the form 'net.X.Y.IFNAME.Z=value'"
             )
-        if len(parts) != 5 or parts[0] != "net" or parts[3] != "IFNAME" or not all(parts):
+        # The docker CLI makes small letters of it.
+        if len(parts) != 5 or parts[0] != "net" or parts[3].upper() != "IFNAME" or not all(parts):
             raise InvalidParameter(
                 f"invalid endpoint settings:\nunrecognised network interface sysctl '{setting}'; "
                 "represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V'"

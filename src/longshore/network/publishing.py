@@ -63,8 +63,11 @@ def allocate_ports(
     for binding in bindings:
         places = []
         for version in endpoint.publishes:
-            host_ip = _host_address(controller, endpoint, binding.host_ip, default, version)
             target = endpoint.ipv4_address if version == 4 else endpoint.ipv6_address
+            relayed = version == 6 and not target
+            if relayed and (binding.protocol == "sctp" or network.gateway_mode(4) == "routed"):
+                continue
+            host_ip = _host_address(controller, endpoint, binding.host_ip, default, version)
             if not host_ip:
                 continue
             if target and network.gateway_mode(version) == "routed":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from longshore.errors import EngineError, Forbidden, InvalidParameter, System
+from longshore.errors import EngineError, Forbidden, System
 from longshore.linux import rtnetlink
 from longshore.linux.namespaces import (
     create_network_namespace,
@@ -21,19 +19,12 @@ from longshore.linux.namespaces import (
     remove_network_namespace,
 )
 from longshore.linux.netlink import NetlinkSocket
-from longshore.network.drivers.bridge import mac_of
-from longshore.network.drivers.inside import delete_interface
+from longshore.network.drivers.inside import delete_interface, wait_until_gone
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
-from longshore.network.ipam import parse_address
 from longshore.network.namespace import set_up_namespace
 from longshore.network.network import Network
-from longshore.network.options import (
-    INTERFACE_NAME,
-    INTERFACE_PREFIX,
-    check_link_name,
-    endpoint_sysctls,
-)
+from longshore.network.new_endpoint import make_endpoint
 from longshore.network.publishing import (
     allocate_ports,
     as_bound,
@@ -49,8 +40,6 @@ if TYPE_CHECKING:
     from longshore.network.dns import Resolver
 
 log = logging.getLogger(__name__)
-_GLANCE, _GLANCES = 0.0005, 2000
-"""Seconds between looks whether an interface is gone, and how many looks there are."""
 
 
 class Sandbox:
@@ -122,7 +111,7 @@ class Sandbox:
                 raise Forbidden("cannot create endpoint on configuration-only network")
             before = list(self.options.port_bindings)
             with ExitStack() as undo:
-                endpoint = self._make_endpoint(network, options, undo)
+                endpoint = make_endpoint(self.container_id, self.endpoints, network, options, undo)
                 self.options.port_bindings = before + options.port_bindings
                 undo.callback(setattr, self.options, "port_bindings", before)
                 self.endpoints.append(endpoint)
@@ -157,7 +146,7 @@ class Sandbox:
             self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
             await in_thread(network.behaviour.disconnect, network, endpoint)
             self._controller.endpoint_departs(endpoint.id, self._remove(network, endpoint))
-            await in_thread(self._wait_until_gone, endpoint)
+            await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
             self.endpoints.remove(endpoint)
             self._controller.ports.release(endpoint.ports)
             await asyncio.to_thread(self._settle)
@@ -250,53 +239,6 @@ class Sandbox:
             self._rtnl.close()
             self._rtnl = None
 
-    def _make_endpoint(self, network: Network, options: EndpointOptions, undo: ExitStack) -> Endpoint:
-        endpoint = Endpoint(
-            id=secrets.token_hex(32),
-            name=options.name or self.container_id[:12],
-            network_id=network.id,
-            network_name=network.name,
-            container_id=self.container_id,
-            aliases=list(options.aliases),
-            dns_names=list(options.dns_names),
-            driver_opts=dict(options.driver_opts),
-            gw_priority=options.gw_priority,
-            default_route=not network.internal,
-            link_local_addresses=[str(parse_address(one)) for one in options.link_local_addresses],
-            links=dict(options.links),
-        )
-        if network.behaviour.addressed:
-            undo.callback(network.release_addresses, endpoint)
-            network.check_wanted(options.ipv4_address, options.ipv6_address)
-            if network.enable_ipv4:
-                endpoint.ipv4_address, endpoint.ipv4_prefixlen, endpoint.ipv4_gateway = network.take_address(
-                    4, options.ipv4_address
-                )
-            if network.enable_ipv6:
-                endpoint.ipv6_address, endpoint.ipv6_prefixlen, endpoint.ipv6_gateway = network.take_address(
-                    6, options.ipv6_address
-                )
-            if network.internal:
-                endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
-            endpoint.mac_address = _mac_address(options.mac_address) or mac_of(endpoint.ipv4_address)
-            endpoint.interface = self._free_interface(network, endpoint)
-            if network.driver == "bridge":
-                endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
-            endpoint_sysctls(endpoint.driver_opts, endpoint.interface)
-        network.add_endpoint(endpoint)
-        undo.callback(network.drop_endpoint, endpoint.id)
-        return endpoint
-
-    def _free_interface(self, network: Network, endpoint: Endpoint) -> str:
-        taken = {other.interface for other in self.endpoints}
-        if wanted := endpoint.driver_opts.get(INTERFACE_NAME):
-            check_link_name(wanted)
-            if wanted in taken or wanted == "lo":
-                raise Forbidden(f"interface name {wanted} is taken in container {self.container_id[:12]}")
-            return wanted
-        prefix = network.options.get(INTERFACE_PREFIX) or "eth"
-        return next(name for i in range(len(taken) + 1) if (name := f"{prefix}{i}") not in taken)
-
     def _publish_first(self, network: Network, endpoint: Endpoint) -> None:
         """Take the ports of a new endpoint that becomes the way out while none was."""
         if self.options.port_bindings and not any(one.publishes for one in self.endpoints):
@@ -371,23 +313,13 @@ class Sandbox:
             if network.behaviour.addressed:
                 with span("endpoint", network=network.name):
                     network.behaviour.connect(network, endpoint, Path(self.key), self._socket())
+                    if not endpoint.host_interface:
+                        self._save()  # with what the driver chose
                 undo.callback(self._take_down, network, endpoint)
                 self._route()
             with span("files"):
                 write_files(self._controller, self)
             undo.pop_all()
-
-    def _wait_until_gone(self, endpoint: Endpoint) -> None:
-        """The kernel takes an interface from its namespace long before it is done with it."""
-        if not endpoint.interface:
-            return
-        rtnl = self._socket()
-        if not endpoint.host_interface:
-            delete_interface(endpoint, rtnl)
-        for _ in range(_GLANCES):
-            if rtnetlink.link_by_name(rtnl, endpoint.interface) is None:
-                return
-            time.sleep(_GLANCE)
 
     def _disconnect(self, network: Network, endpoint: Endpoint) -> None:
         self._take_down(network, endpoint)
@@ -463,15 +395,3 @@ class Sandbox:
         rest = [other for other in self.endpoints if other is not endpoint]
         record = msgspec.structs.replace(self.record, endpoints=rest)
         self._controller.store.save("sandbox", self.container_id, record, durable=False)
-
-
-def _mac_address(text: str) -> str:
-    if not text:
-        return ""
-    try:
-        octets = bytes.fromhex(text.replace(":", "").replace("-", ""))
-    except ValueError:
-        octets = b""
-    if len(octets) != 6:
-        raise InvalidParameter(f"invalid MAC address: {text}")
-    return octets.hex(":")

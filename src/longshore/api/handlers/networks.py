@@ -24,7 +24,8 @@ async def get_network(engine: Engine, request: Request) -> Response:
     """docker network inspect"""
     from longshore.engine.networks import network_inspect
 
-    return json_response(await network_inspect(engine, request.vars["id"]))
+    scope = query.string(request, "scope")
+    return json_response(await network_inspect(engine, request.vars["id"], scope))
 
 
 async def post_network_create(engine: Engine, request: Request) -> Response:

@@ -6,15 +6,21 @@ its caller's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from longshore.errors import NotFound
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import NetworkConfig
 from longshore.network.endpoint import Endpoint
 from longshore.network.firewall import Firewall
 from longshore.network.network import Network, NetworkRecord
+
+if TYPE_CHECKING:
+    from longshore.network.drivers.remote import PluginClient
 
 
 @dataclass(slots=True)
@@ -34,6 +40,8 @@ class Driver(Protocol):
     """Whether its networks have subnets and its endpoints addresses."""
     publishes: bool
     """Whether ports of its endpoints are published on the machine."""
+    gives_mac: bool
+    """Whether interfaces come with MAC addresses, unless a user asks for one."""
 
     def prepare(self, record: NetworkRecord) -> None:
         """Check a new network's options and complete its record, with no look at the machine."""
@@ -66,16 +74,38 @@ class Driver(Protocol):
         """Undo the rest, which may take its time; until then the endpoint's addresses are not free."""
 
 
-@dataclass(slots=True)
 class DriverRegistry:
     """The drivers known, by name."""
 
-    drivers: dict[str, Driver] = field(default_factory=dict)
+    def __init__(self, plugin: Callable[[str], PluginClient] | None = None) -> None:
+        """`plugin` finds plug-ins by name, or raises NotFound."""
+        self.machine: Machine | None = None
+        self._drivers: dict[str, Driver] = {}
+        self._plugin = plugin
 
     def register(self, driver: Driver) -> None:
         """Make a driver known, in place of one of the same name."""
-        self.drivers[driver.name] = driver
+        self._drivers[driver.name] = driver
 
     def find(self, name: str) -> Driver | None:
         """The driver of that name, or None."""
-        return self.drivers.get(name)
+        return self._drivers.get(name)
+
+    def discover(self, name: str) -> None:
+        """Make a plug-in known that is a network driver. Blocks; nothing happens if there is no such one."""
+        if name in self._drivers or self._plugin is None or name == "none":
+            return
+        with suppress(NotFound):
+            if self._plugin(name).implements("NetworkDriver"):
+                self.remote(name)
+
+    def remote(self, name: str) -> Driver | None:
+        """The driver that is a plug-in, which may not be up yet; None where there are no plug-ins."""
+        plugin, machine = self._plugin, self.machine
+        if plugin is None or machine is None:
+            return None
+        from longshore.network.drivers.remote import RemoteDriver
+
+        driver = RemoteDriver(name, machine, lambda: plugin(name))
+        self.register(driver)
+        return driver

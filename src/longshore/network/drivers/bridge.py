@@ -12,7 +12,7 @@ from threading import Thread
 
 from longshore.errors import Forbidden, InvalidParameter
 from longshore.linux import rtnetlink
-from longshore.linux.conntrack import forget_udp_flows
+from longshore.linux.conntrack import forget_flows_of, forget_udp_flows
 from longshore.linux.netlink import NETLINK_NETFILTER, NetlinkSocket
 from longshore.network.drivers import Machine
 from longshore.network.drivers.inside import configure
@@ -43,6 +43,7 @@ class BridgeDriver:
     name = "bridge"
     addressed = True
     publishes = True
+    gives_mac = False
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -189,10 +190,14 @@ class BridgeDriver:
                 self._machine.firewall.unlink(endpoint.ipv4_address)
 
     def remove(self, network: Network, endpoint: Endpoint) -> None:
-        """Remove the veth pair."""
+        """Remove the veth pair, and what is tracked of connections over it."""
         # On a socket of its own: the kernel waits some 20 ms for readers of the link, others need not.
         with closing(NetlinkSocket()) as rtnl:
             rtnetlink.delete_link(rtnl, endpoint.host_interface)
+        addresses = [address for address in (endpoint.ipv4_address, endpoint.ipv6_address) if address]
+        if self._machine.firewall and addresses:
+            with suppress(OSError), closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
+                forget_flows_of(netfilter, addresses)
 
     def _addresses(self, network: Network) -> Iterator[IPv4Interface | IPv6Interface]:
         """The bridge's own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from contextlib import suppress
 from ipaddress import ip_interface
 from pathlib import Path
@@ -13,6 +14,9 @@ from longshore.linux.namespaces import in_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.endpoint import Endpoint
 from longshore.network.options import endpoint_sysctls
+
+_GLANCE, _GLANCES = 0.0005, 2000
+"""Seconds between looks whether an interface is gone, and how many looks there are."""
 
 
 def configure(endpoint: Endpoint, namespace: Path, rtnl: NetlinkSocket) -> None:
@@ -48,6 +52,21 @@ def _write_sysctls(settings: dict[str, str]) -> None:
                 raise InvalidParameter(f"{path} is not a sysctl of this kernel") from None
         except OSError as exc:
             raise InvalidParameter(f"failed to set sysctl {name}={value}: {exc.strerror}") from exc
+
+
+def wait_until_gone(endpoint: Endpoint, rtnl: NetlinkSocket) -> None:
+    """Wait until an interface is gone whose other end is being deleted; delete one that has no other end.
+
+    The kernel takes it from its namespace long before it is done with it.
+    """
+    if not endpoint.interface:
+        return
+    if not endpoint.host_interface:
+        delete_interface(endpoint, rtnl)
+    for _ in range(_GLANCES):
+        if rtnetlink.link_by_name(rtnl, endpoint.interface) is None:
+            return
+        time.sleep(_GLANCE)
 
 
 def delete_interface(endpoint: Endpoint, rtnl: NetlinkSocket) -> None:

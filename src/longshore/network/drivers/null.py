@@ -14,6 +14,7 @@ class NullDriver:
 
     addressed = False
     publishes = False
+    gives_mac = False
 
     def __init__(self, name: str) -> None:
         self.name = name

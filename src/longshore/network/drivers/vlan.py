@@ -34,6 +34,7 @@ class VlanDriver:
     def __init__(self, name: str, machine: Machine, records: Callable[[], Iterable[NetworkRecord]]) -> None:
         """`name` is macvlan or ipvlan; `records` gives those of all networks there are."""
         self.name = name
+        self.gives_mac = name == "ipvlan"
         self._machine = machine
         self._records = records
 
@@ -56,25 +57,26 @@ class VlanDriver:
             raise InvalidParameter(f"loopback interface is not a valid {self.name} parent link")
         if parent:
             check_link_name(parent)
-        record.parent = parent or f"dm-{record.id[:12]}"
+        record.parent = parent or self._dummy(record)
         for other in self._records():
             if other.parent == record.parent:
                 self._check_sharing(record, other)
 
     def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
         """Not where there is no way out, or where the kernel routes by itself."""
-        return not record.internal and not self._routes_itself(record)
+        return not record.internal and not self._routes_itself(record) and bool(record.options.get("parent"))
 
     def create(self, network: Network) -> None:
         """Make the parent, unless it is there."""
-        rtnl, parent = self._machine.rtnl, network.record.parent
+        record, rtnl = network.record, self._machine.rtnl
+        parent = record.parent = record.parent or record.options.get("parent") or self._dummy(record)
         if rtnetlink.link_by_name(rtnl, parent) is not None:
             return
-        if parent == f"dm-{network.id[:12]}":
+        if parent == self._dummy(record):
             rtnetlink.create_link(rtnl, parent, "dummy")
         else:
             self._create_vlan(parent)
-        network.record.link_made = True
+        record.link_made = True
 
     def delete(self, network: Network) -> None:
         """Delete the parent, if it was made for the network."""
@@ -129,6 +131,9 @@ class VlanDriver:
     def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Nothing is outside the namespace."""
 
+    def _dummy(self, record: NetworkRecord) -> str:
+        return f"{'dm' if self.name == 'macvlan' else 'di'}-{record.id[:12]}"
+
     def _mode(self, record: NetworkRecord) -> str:
         return record.options.get(f"{self.name}_mode") or _DEFAULTS[self.name]
 
@@ -148,7 +153,7 @@ class VlanDriver:
                     "in mode passthru"
                 )
             return
-        raise System(f"network dm-{other.id[:12]} is already using parent interface {record.parent}")
+        raise System(f"network {self._dummy(other)} is already using parent interface {record.parent}")
 
     def _create_vlan(self, name: str) -> None:
         if "." not in name:

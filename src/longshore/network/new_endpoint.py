@@ -1,0 +1,92 @@
+"""How an endpoint comes to its addresses and names."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from longshore.errors import Forbidden, InvalidParameter
+from longshore.network.drivers.bridge import mac_of
+from longshore.network.endpoint import Endpoint, EndpointOptions
+from longshore.network.ipam import parse_address
+from longshore.network.network import Network
+from longshore.network.options import (
+    INTERFACE_NAME,
+    INTERFACE_PREFIX,
+    check_link_name,
+    endpoint_sysctls,
+)
+
+
+def make_endpoint(
+    container_id: str,
+    others: Sequence[Endpoint],
+    network: Network,
+    options: EndpointOptions,
+    undo: ExitStack,
+) -> Endpoint:
+    """An endpoint beside the `others` of its container, with its addresses and names taken.
+
+    `undo` gives them back. Raises Forbidden, InvalidParameter, Unavailable with Docker's messages.
+    """
+    endpoint = Endpoint(
+        id=secrets.token_hex(32),
+        name=options.name or container_id[:12],
+        network_id=network.id,
+        network_name=network.name,
+        container_id=container_id,
+        aliases=list(options.aliases),
+        dns_names=list(options.dns_names),
+        driver_opts=dict(options.driver_opts),
+        gw_priority=options.gw_priority,
+        default_route=not network.internal,
+        link_local_addresses=[str(parse_address(one)) for one in options.link_local_addresses],
+        links=dict(options.links),
+    )
+    if network.behaviour.addressed:
+        undo.callback(network.release_addresses, endpoint)
+        network.check_wanted(options.ipv4_address, options.ipv6_address)
+        if network.enable_ipv4:
+            endpoint.ipv4_address, endpoint.ipv4_prefixlen, endpoint.ipv4_gateway = network.take_address(
+                4, options.ipv4_address
+            )
+        if network.enable_ipv6:
+            endpoint.ipv6_address, endpoint.ipv6_prefixlen, endpoint.ipv6_gateway = network.take_address(
+                6, options.ipv6_address
+            )
+        if network.internal:
+            endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
+        endpoint.mac_address = _mac_address(options.mac_address)
+        if not endpoint.mac_address and not network.behaviour.gives_mac:
+            endpoint.mac_address = mac_of(endpoint.ipv4_address)
+        endpoint.interface = _free_interface(network, endpoint, others)
+        if network.driver == "bridge":
+            endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
+        endpoint_sysctls(endpoint.driver_opts, endpoint.interface)
+    network.add_endpoint(endpoint)
+    undo.callback(network.drop_endpoint, endpoint.id)
+    return endpoint
+
+
+def _free_interface(network: Network, endpoint: Endpoint, others: Sequence[Endpoint]) -> str:
+    taken = {other.interface for other in others}
+    if wanted := endpoint.driver_opts.get(INTERFACE_NAME):
+        check_link_name(wanted)
+        if wanted in taken or wanted == "lo":
+            raise Forbidden(f"interface name {wanted} is taken in container {endpoint.container_id[:12]}")
+        return wanted
+    prefix = network.options.get(INTERFACE_PREFIX) or "eth"
+    return next(name for i in range(len(taken) + 1) if (name := f"{prefix}{i}") not in taken)
+
+
+def _mac_address(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        octets = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    except ValueError:
+        octets = b""
+    if len(octets) != 6:
+        raise InvalidParameter(f"invalid MAC address: {text}")
+    return octets.hex(":")

@@ -1,0 +1,59 @@
+"""Sandboxes as the last engine left them: those that are still used are taken up, the rest is removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longshore.linux import rtnetlink
+from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
+from longshore.network.sandbox import Sandbox
+from longshore.network.sandbox_record import SandboxRecord
+
+if TYPE_CHECKING:
+    from longshore.network.controller import NetworkController
+
+log = logging.getLogger(__name__)
+
+
+async def restore_sandboxes(
+    controller: NetworkController, sandboxes: dict[str, Sandbox], active: Mapping[str, str]
+) -> None:
+    """Fill `sandboxes` with those of active containers, by container id. Raises OSError."""
+    kept: set[str] = set()
+    for record in await asyncio.to_thread(controller.store.load, "sandbox", SandboxRecord):
+        alive = record.container_id in active and (
+            record.options.host or is_network_namespace(Path(record.key))
+        )
+        if not alive:
+            await asyncio.to_thread(_remove_left_over, controller, record)
+            continue
+        record.endpoints = [one for one in record.endpoints if one.network_id in controller.networks_by_id]
+        sandbox = sandboxes[record.container_id] = Sandbox(controller, record)
+        kept.add(Path(record.key).name)
+        for problem in await sandbox.restore():
+            log.warning("container %s: %s", record.container_id[:12], problem)
+    await asyncio.to_thread(_remove_namespaces, controller.config.namespaces, kept)
+
+
+def _remove_left_over(controller: NetworkController, record: SandboxRecord) -> None:
+    for endpoint in record.endpoints:
+        network = controller.networks_by_id.get(endpoint.network_id)
+        with suppress(OSError):
+            if endpoint.host_interface:
+                rtnetlink.delete_link(controller.machine.rtnl, endpoint.host_interface)
+            elif network is not None:
+                network.behaviour.disconnect(network, endpoint)
+    if not record.options.host:
+        remove_network_namespace(Path(record.key))
+    controller.store.delete("sandbox", record.container_id)
+
+
+def _remove_namespaces(directory: Path, kept: set[str]) -> None:
+    for path in directory.iterdir():
+        if path.name not in kept:
+            remove_network_namespace(path)
