@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longshore.engine.version import API_VERSION
@@ -52,7 +52,7 @@ async def system_disk_usage(
     }
 
 
-def _volumes(engine: Engine) -> list[Volume]:
+def _volumes(engine: Engine) -> Sequence[Volume]:
     found = engine.volumes.list()
     for volume in found:
         volume.UsageData = engine.volumes.usage(volume.Name)

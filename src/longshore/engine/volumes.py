@@ -23,7 +23,7 @@ async def volume_create(engine: Engine, request: VolumeCreateRequest) -> Volume:
 async def volume_list(engine: Engine, filters: Filters) -> VolumeListResponse:
     """GET /volumes. Raises InvalidParameter for a filter that does not exist."""
     found, warnings = await asyncio.to_thread(engine.volumes.survey, filters)
-    return VolumeListResponse(found, warnings or None)
+    return VolumeListResponse(list(found), list(warnings) or None)
 
 
 async def volume_inspect(engine: Engine, name: str) -> Volume:
@@ -41,11 +41,3 @@ async def volumes_prune(engine: Engine, filters: Filters) -> VolumesPruneRespons
     names, freed = await asyncio.to_thread(engine.volumes.prune, filters)
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
     return VolumesPruneResponse(list(names), freed)
-
-
-async def volumes_usage(engine: Engine) -> list[Volume]:
-    """Every volume with its size and its users, for GET /system/df."""
-    found = engine.volumes.list()
-    for volume in found:
-        volume.UsageData = await asyncio.to_thread(engine.volumes.usage, volume.Name)
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,12 +17,12 @@ SPECIFICATIONS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
-class _Specification(msgspec.Struct, rename="pascal"):
+class _Specification(msgspec.Struct):
     """A `.json` file."""
 
-    addr: str
-    name: str = ""
-    t_l_s_config: dict[str, Any] | None = msgspec.field(default=None, name="TLSConfig")
+    Addr: str
+    Name: str = ""
+    TLSConfig: TlsSettings | None = None
 
 
 def plugin_of(name: str, sockets: Path = SOCKETS, specifications: Sequence[Path] = SPECIFICATIONS) -> Plugin:
@@ -66,10 +65,7 @@ def _read(name: str, path: Path) -> Plugin | None:
         if path.suffix == ".spec":
             return Plugin(name, content.decode().strip())
         described = msgspec.json.decode(content, type=_Specification)
-        tls = described.t_l_s_config
-        return Plugin(
-            described.name or name, described.addr, msgspec.convert(tls, TlsSettings) if tls else None
-        )
+        return Plugin(described.Name or name, described.Addr, described.TLSConfig)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
 
@@ -83,9 +79,7 @@ def _files(directory: Path, ending: str) -> list[Path]:
 
 def _below(sockets: Path) -> list[Path]:
     try:
-        inner = [
-            directory / f"{directory.name}.sock" for directory in sockets.iterdir() if directory.is_dir()
-        ]
+        inner = [path / f"{path.name}.sock" for path in sockets.iterdir() if path.is_dir()]
         return [path for path in inner if path.is_socket()]
     except OSError:
         return []

@@ -128,6 +128,10 @@ class RemoteVolumes:
         driver = self._driver(entry.driver)
         return _volume(entry, driver.get(entry.name), driver.scope)
 
+    def outline(self, entry: VolumeRecord) -> Volume:
+        """What is known of a volume without asking for it. Raises NotFound, PluginFailure."""
+        return _volume(entry, {}, self._driver(entry.driver).scope)
+
     def mount(self, entry: VolumeRecord, user: str) -> Path:
         """Where the content is; once for each user. Raises NotFound, PluginFailure."""
         known = self._mounted.get((entry.name, user))

@@ -104,14 +104,14 @@ class VolumeService:
                 self._on_event("create", name, {"driver": present.driver})
         if driver and driver != present.driver:
             raise Conflict(
-                f"create {name}: conflict: driver '{present.driver}' already has volume '{name}': "
+                f"create {name}: driver '{present.driver}' already has volume '{name}': "
                 "volume name must be unique"
             )
         if options and dict(options) != present.options:
             raise Conflict(f"create {name}: volume already exists with different options")
         if ref:
             self.reference(name, ref)
-        return self._describe(present)
+        return self._describe(present) if present.driver == "local" else self._remote.outline(present)
 
     def get(self, name: str) -> Volume:
         """Raises NotFound; System if it is a plug-in's, and that does not tell."""
@@ -121,14 +121,14 @@ class VolumeService:
         with _named(f"get {name}"):
             return self._remote.describe(entry)
 
-    def list(self, filters: Filters | None = None) -> list[Volume]:
+    def list(self, filters: Filters | None = None) -> Sequence[Volume]:
         """All volumes that match `filters` (dangling, driver, label, name), by name.
 
         Raises InvalidParameter for another filter or a value of dangling that is no boolean.
         """
         return self.survey(filters)[0]
 
-    def survey(self, filters: Filters | None = None) -> tuple[list[Volume], list[str]]:
+    def survey(self, filters: Filters | None = None) -> tuple[Sequence[Volume], Sequence[str]]:
         """As `list`, and warnings of what could not be seen because a plug-in does not answer."""
         filters = filters or {}
         check_filters(filters, ("dangling", "driver", "label", "name"))
@@ -251,7 +251,7 @@ class VolumeService:
         size = -1 if entry.options or entry.driver != "local" else directory_size(self._data(name))
         return UsageData(Size=size, RefCount=len(self.references(name)))
 
-    def drivers(self) -> list[str]:
+    def drivers(self) -> Sequence[str]:
         """Names of the drivers that were used so far."""
         return sorted({"local", *self._remote.names()})
 
