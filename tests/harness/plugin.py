@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 SOCKETS = Path("/run/docker/plugins")
+"""Where all daemons of a machine look; tests hide it, in a namespace, behind a directory of their own."""
 
 
 class VolumePlugin:
     """`name` is the driver's; `asked` is what it was asked for, `broken` what it says of some methods."""
 
-    def __init__(self, name: str, root: Path, socket: Path | None = None) -> None:
+    def __init__(self, name: str, root: Path, socket: Path) -> None:
         self.name = name
         self.root = root
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.broken: dict[str, str] = {}
-        self.socket = socket or SOCKETS / f"{name}.sock"
+        self.socket = socket
         self.socket.parent.mkdir(parents=True, exist_ok=True)
         plugin = self
 

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Client, Daemon, Dockerd, Longshored
-from harness.plugin import VolumePlugin
+from harness.plugin import SOCKETS, VolumePlugin
 
 from longshore.errors import NotFound
 from longshore.plugins import PluginFailure, plugin_names, plugin_of
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[VolumePlugin]:
+def plugin(tmp_path: Path) -> Iterator[VolumePlugin]:
     root = tmp_path / "theirs"
     root.mkdir()
-    served = VolumePlugin(f"lsh-{tmp_path.parent.name}-{abs(hash(request.node.name)) % 10**6}", root)
+    served = VolumePlugin("far-away", root, tmp_path / "plugins/far-away.sock")
     yield served
     served.close()
+
+
+@pytest.fixture
+def ours(root: None, machine: object, busybox_archive: Path, plugin: VolumePlugin) -> Iterator[Longshored]:
+    """A daemon that finds the plug-in, where no other daemon of this machine does."""
+    daemon = Longshored(isolated=True)
+    try:
+        start(daemon, plugin)
+        daemon.load(busybox_archive)
+        yield daemon
+    finally:
+        daemon.destroy()
+        daemon.sweep()
+
+
+def start(daemon: Daemon, plugin: VolumePlugin) -> None:
+    """In the daemon's own mount namespace the place of plug-ins is the plug-in's."""
+    SOCKETS.mkdir(parents=True, exist_ok=True)
+    if daemon.process is None or daemon.process.poll() is not None:
+        daemon.start()
+    inside = ["nsenter", "--mount", "-t", str(daemon.pid)]
+    subprocess.run([*inside, "mount", "--bind", str(plugin.socket.parent), str(SOCKETS)], check=True)
 
 
 def life(daemon: Daemon, plugin: VolumePlugin) -> list[Any]:
@@ -60,37 +83,38 @@ def life(daemon: Daemon, plugin: VolumePlugin) -> list[Any]:
     return seen
 
 
-def test_as_dockerd(daemon: Longshored, oracle: Dockerd, plugin: VolumePlugin) -> None:
+def test_as_dockerd(ours: Longshored, oracle: Dockerd, plugin: VolumePlugin) -> None:
+    start(oracle, plugin)
     theirs = life(oracle, plugin)
+    subprocess.run(["nsenter", "--mount", "-t", str(oracle.pid), "umount", SOCKETS], check=True)
     asked = plugin.methods("Create", "Mount", "Unmount", "Remove")
     plugin.asked.clear()
-    assert life(daemon, plugin) == theirs
+    assert life(ours, plugin) == theirs
     assert plugin.methods("Create", "Mount", "Unmount", "Remove") == asked
 
 
-def test_survives_a_restart_and_a_crash(fresh_daemon: Longshored, plugin: VolumePlugin) -> None:
-    docker = fresh_daemon.docker
+def test_survives_a_restart(ours: Longshored, plugin: VolumePlugin) -> None:
+    docker = ours.docker
     docker.out("volume", "create", "-d", plugin.name, "--label", "l=1", "far")
-    docker.out("run", "-d", "--name", "up", "-v", "far:/d", "busybox", "sleep", "1000")
-    fresh_daemon.kill()
-    fresh_daemon.start()
-    docker.out("exec", "up", "touch", "/d/x")
-    docker.out("rm", "-f", "up")
-    assert plugin.methods("Mount", "Unmount")[-1] == "Unmount"
-    fresh_daemon.restart()
+    docker.out("create", "--name", "user", "-v", "far:/d", "busybox", "touch", "/d/x")
+    ours.stop()
+    start(ours, plugin)
+    docker.out("start", "-a", "user")
+    assert [path.name for path in (plugin.root / "far").iterdir()] == ["x"]
     described = json.loads(docker.out("volume", "inspect", "far"))[0]
     assert (described["Driver"], described["Labels"]) == (plugin.name, {"l": "1"})
+    assert docker("volume", "rm", "far", check=False).returncode
+    docker.out("rm", "user")
     docker.out("volume", "rm", "far")
     assert not list(plugin.root.iterdir())
 
 
-def test_one_that_is_gone_hides_no_other(fresh_daemon: Longshored, plugin: VolumePlugin) -> None:
-    docker = fresh_daemon.docker
+def test_one_that_is_gone_hides_no_other(ours: Longshored, plugin: VolumePlugin) -> None:
+    docker = ours.docker
     docker.out("volume", "create", "-d", plugin.name, "far")
     docker.out("volume", "create", "near")
     plugin.close()
     assert docker.out("volume", "ls", "-q").split() == ["far", "near"]
-    plugin.server.server_close()
 
 
 def test_where_plug_ins_are_found(tmp_path: Path) -> None:

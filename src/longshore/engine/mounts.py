@@ -36,7 +36,7 @@ from longshore.oci.mount_spec import (
     parse_volumes_from,
 )
 from longshore.types.mount import BindOptions, Mount
-from longshore.volumes.copyup import copy_up
+from longshore.volumes.copyup import copy_up, has_directory
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +211,8 @@ def _copy_up(engine: Engine, container: Container, points: list[RecordMountPoint
         for point in points:
             if point.Spec is not None and point.Spec.VolumeOptions is None and not point.Spec.Source:
                 _refuse_files(rootfs, point.Destination)
+            if not has_directory(rootfs, point.Destination):
+                continue  # A plug-in need not mount what gets nothing.
             volume = engine.volumes.mount(point.Name, container.id)
             try:
                 copy_up(volume, rootfs, point.Destination)
