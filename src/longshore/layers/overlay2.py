@@ -40,11 +40,11 @@ class Overlay2:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._busy: dict[str, threading.Lock] = {}
-        _check_options(options)
         for directory in (self._home, self._links):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.chown(directory, -1, ids.root[1])
         self._filesystem = filesystem_name(self._home)
+        _check_options(options, self._filesystem)
         self._defaults = kernel_defaults()
         _try_mount(self._home, self._defaults)
 
@@ -259,7 +259,7 @@ def _is_mounted(merged: Path) -> bool:
     return stat.S_ISDIR(there.st_mode) and there.st_dev != merged.parent.lstat().st_dev
 
 
-def _check_options(options: list[str]) -> None:
+def _check_options(options: list[str], filesystem: str) -> None:
     for option in options:
         key, _, value = option.partition("=")
         if key.lower() in ("overlay2.override_kernel_check", "overlay.override_kernel_check"):
@@ -267,7 +267,10 @@ def _check_options(options: list[str]) -> None:
         if key.lower() == "overlay2.size" and value in ("", "0"):
             continue
         if key.lower() == "overlay2.size":
-            raise System("Storage option overlay2.size only supported for backingFS XFS. Found extfs")
+            raise System(
+                "error initializing graphdriver: Storage option overlay2.size only supported for "
+                f"backingFS XFS. Found {filesystem}"
+            )
         raise System(f"overlay2: unknown option {key}")
 
 
