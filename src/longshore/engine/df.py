@@ -27,7 +27,9 @@ async def system_disk_usage(
         return await container_list(engine, all=True, size=True) if "container" in wanted else None
 
     async def images() -> Any:
-        return await image_list(engine, True, {}, True, version=version) if "image" in wanted else None
+        if "image" not in wanted:
+            return None
+        return await image_list(engine, shared_size=True, version=version, count_containers=True)
 
     async def volumes() -> Any:
         return await asyncio.to_thread(_volumes, engine) if "volume" in wanted else None
