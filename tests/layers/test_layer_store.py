@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from longshore.errors import Conflict, InvalidParameter, NotFound
+from longshore.errors import Conflict, InvalidParameter, NotFound, System
 from longshore.layers.idmap import IdRange
 from longshore.layers.layerdb import LayerRecord
 from longshore.layers.store import LayerStore
@@ -292,3 +292,25 @@ def test_tar_split_is_read_as_dockerd_writes_it(store: LayerStore, tmp_path: Pat
     # Go's CRC-64 (ISO) of "content", as hash/crc64 computes it.
     assert '"name":"f","size":7,"payload":' in lines[1]
     assert b"".join(assemble(path, store.driver.own_files(layer.cache_id))) == archive
+
+
+def test_the_driver_is_chosen_as_docker_chooses(root: None, tmp_path: Path) -> None:
+    assert LayerStore(tmp_path / "new").driver_name == "overlay2"
+    LayerStore(tmp_path / "vfs", "vfs").create_rw_layer("c", None)
+    assert LayerStore(tmp_path / "vfs").driver_name == "overlay2"
+    assert LayerStore(tmp_path / "vfs", "vfs").get_rw_layer("c").name == "c"
+    (tmp_path / "old/btrfs/subvolumes").mkdir(parents=True)
+    with pytest.raises(System, match="prior storage driver btrfs"):
+        LayerStore(tmp_path / "old")
+    (tmp_path / "old/overlay2/l").mkdir(parents=True)
+    with pytest.raises(
+        System, match="several valid graphdrivers: overlay2, btrfs; cleanup or explicitly choose"
+    ):
+        LayerStore(tmp_path / "old")
+    assert LayerStore(tmp_path / "old", "overlay2").driver_name == "overlay2"
+    for option, problem in {
+        "overlay2.size=1G": "backingFS XFS. Found",
+        "dm.fs=xfs": "unknown option dm.fs",
+    }.items():
+        with pytest.raises(System, match=problem):
+            LayerStore(tmp_path / "new", storage_options=[option])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longshore.engine.version import API_VERSION
@@ -27,7 +27,9 @@ async def system_disk_usage(
         return await container_list(engine, all=True, size=True) if "container" in wanted else None
 
     async def images() -> Any:
-        return await image_list(engine, True, {}, True, version=version) if "image" in wanted else None
+        if "image" not in wanted:
+            return None
+        return await image_list(engine, shared_size=True, version=version, count_containers=True)
 
     async def volumes() -> Any:
         return await asyncio.to_thread(_volumes, engine) if "volume" in wanted else None
@@ -52,7 +54,7 @@ async def system_disk_usage(
     }
 
 
-def _volumes(engine: Engine) -> list[Volume]:
+def _volumes(engine: Engine) -> Sequence[Volume]:
     found = engine.volumes.list()
     for volume in found:
         volume.UsageData = engine.volumes.usage(volume.Name)

@@ -109,20 +109,27 @@ async def image_list(
     digests: bool = False,
     manifests: bool = False,
     version: tuple[int, ...] = API_VERSION,
+    *,
+    count_containers: bool = False,
 ) -> list[ImageSummary]:
     """GET /images/json, newest first. Raises InvalidParameter for a filter that does not exist."""
     del digests, manifests
-    found = await asyncio.to_thread(engine.images.list, filters or {}, all, shared_size, _in_use(engine))
+    in_use = _in_use(engine) if count_containers else None
+    found = await asyncio.to_thread(engine.images.list, filters or {}, all, shared_size, in_use)
     return summaries_as_of_version(found, version)
 
 
-async def image_inspect(engine: Engine, name: str, version: tuple[int, ...] = API_VERSION) -> ImageInspect:
+async def image_inspect(
+    engine: Engine, name: str, version: tuple[int, ...] = API_VERSION, platform: str = ""
+) -> ImageInspect:
     """GET /images/{name}/json, as the API version has it. Raises NotFound."""
+    check_platform(engine, name, platform)
     return as_of_version(await asyncio.to_thread(engine.images.inspect, name), version)
 
 
-async def image_history(engine: Engine, name: str) -> list[ImageHistoryItem]:
+async def image_history(engine: Engine, name: str, platform: str = "") -> list[ImageHistoryItem]:
     """GET /images/{name}/history. Raises NotFound."""
+    check_platform(engine, name, platform)
     return await asyncio.to_thread(engine.images.history, name)
 
 
@@ -134,9 +141,10 @@ async def image_tag(engine: Engine, name: str, repo: str, tag: str) -> None:
 
 
 async def image_delete(
-    engine: Engine, name: str, force: bool = False, noprune: bool = False
+    engine: Engine, name: str, force: bool = False, noprune: bool = False, platform: str = ""
 ) -> list[ImageDeleteItem]:
     """DELETE /images/{name}. Raises NotFound, Conflict for an image in use."""
+    check_platform(engine, name, platform)
     id = engine.images.resolve(name).id
     items = await asyncio.to_thread(engine.images.delete, name, force, noprune, _in_use(engine))
     for item in items:
@@ -152,6 +160,22 @@ async def images_prune(engine: Engine, filters: Filters) -> ImagesPruneReport:
     report = await asyncio.to_thread(engine.images.prune, filters, _in_use(engine))
     engine.events.publish("image", "prune", "", {"reclaimed": str(report.SpaceReclaimed)})
     return report
+
+
+def check_platform(engine: Engine, name: str, platform: str) -> None:
+    """Raises NotFound if the image does not run on `platform`; an empty one is any."""
+    if not platform:
+        return
+    from longshore.images.registry.platforms import Platform, parse_platform, rank
+
+    wanted = parse_platform(platform)
+    image = engine.images.resolve(name)
+    actual = Platform(image.os, image.architecture, image.variant)
+    if rank(wanted, actual) is None:
+        raise NotFound(
+            f"image with reference {name} was found but its platform ({actual}) "
+            f"does not match the specified platform ({wanted})"
+        )
 
 
 def _in_use(engine: Engine) -> InUse:

@@ -55,7 +55,9 @@ async def system_info(engine: Engine) -> SystemInfo:
         Images=len(engine.images.images.all()),
         Driver=engine.layers.driver_name,
         DriverStatus=[list(pair) for pair in engine.layers.status()],
-        Plugins=PluginsInfo(["local"], ["bridge", "host", "null"], None, log_driver_names()),
+        Plugins=PluginsInfo(
+            list(engine.volumes.drivers()), ["bridge", "host", "null"], None, log_driver_names()
+        ),
         MemoryLimit=host.memory_limit,
         SwapLimit=host.swap_limit,
         CpuCfsPeriod=host.cpu_cfs,

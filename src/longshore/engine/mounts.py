@@ -36,7 +36,7 @@ from longshore.oci.mount_spec import (
     parse_volumes_from,
 )
 from longshore.types.mount import BindOptions, Mount
-from longshore.volumes.copyup import copy_up
+from longshore.volumes.copyup import copy_up, has_directory
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ async def create_mount_points(
             continue  # The image's VOLUME, where --volumes-from has something already.
         if request.type == "tmpfs" and request.spec is None:
             continue  # --tmpfs stays in HostConfig alone, as in Docker.
-        point = points[request.destination] = _mount_point(engine, container, request)
+        point = await asyncio.to_thread(_mount_point, engine, container, request)
+        points[request.destination] = point
         if point.Type == "bind" and not (point.RW or read_only_recursive) and point.Spec is not None:
             bind = msgspec.structs.replace(point.Spec.BindOptions or BindOptions(), ReadOnlyNonRecursive=True)
             point.Spec = msgspec.structs.replace(point.Spec, BindOptions=bind)  # not that of HostConfig
@@ -95,7 +96,8 @@ def reference_volumes(engine: Engine, container: Container) -> None:
             try:
                 engine.volumes.reference(point.Name, container.id)
                 # dockerd leaves it out for volumes without a name.
-                point.Source = point.Source or str(engine.volumes.path(point.Name))
+                if not point.Source and point.Driver in ("", "local"):
+                    point.Source = str(engine.volumes.path(point.Name))
             except NotFound:
                 log.warning("container %s: its volume %s is gone", container.id[:12], point.Name)
 
@@ -209,6 +211,8 @@ def _copy_up(engine: Engine, container: Container, points: list[RecordMountPoint
         for point in points:
             if point.Spec is not None and point.Spec.VolumeOptions is None and not point.Spec.Source:
                 _refuse_files(rootfs, point.Destination)
+            if not has_directory(rootfs, point.Destination):
+                continue  # A plug-in need not mount what gets nothing.
             volume = engine.volumes.mount(point.Name, container.id)
             try:
                 copy_up(volume, rootfs, point.Destination)

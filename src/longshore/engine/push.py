@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from longshore.engine.engine import Engine
+from longshore.engine.images import check_platform
 from longshore.engine.pull import log_registry_event, messages_while
-from longshore.errors import NotFound
-from longshore.images.reference import Reference, parse, with_tag
+from longshore.images.reference import parse, with_tag
 from longshore.types.registry import AuthConfig
 
 Message = dict[str, Any]
@@ -25,25 +25,10 @@ async def image_push(
     reference = parse(image)
     if tag:
         reference = with_tag(reference._replace(digest=""), tag)
-
-    if platform:
-        _check_platform(engine, reference, platform)
+    check_platform(engine, reference.familiar, platform)
 
     async def work(emit: Callable[[Message], None]) -> None:
         await engine.registry.push(reference, auth, emit)
         log_registry_event(engine, "push", reference)
 
     return messages_while(work)
-
-
-def _check_platform(engine: Engine, reference: Reference, text: str) -> None:
-    from longshore.images.registry.platforms import Platform, parse_platform, rank
-
-    wanted = parse_platform(text)
-    image = engine.images.resolve(reference.familiar)
-    actual = Platform(image.os, image.architecture, image.variant)
-    if rank(wanted, actual) is None:
-        raise NotFound(
-            f"image with reference {reference.familiar} was found but its platform ({actual}) "
-            f"does not match the specified platform ({wanted})"
-        )

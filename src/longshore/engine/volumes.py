@@ -16,17 +16,19 @@ from longshore.types.volume import (
 
 async def volume_create(engine: Engine, request: VolumeCreateRequest) -> Volume:
     """POST /volumes/create. Raises InvalidParameter, Conflict, NotFound for an unknown driver."""
-    return engine.volumes.create(request.Name, request.Driver, request.DriverOpts, request.Labels)
+    wanted = (request.Name, request.Driver, request.DriverOpts, request.Labels)
+    return await asyncio.to_thread(engine.volumes.create, *wanted)
 
 
 async def volume_list(engine: Engine, filters: Filters) -> VolumeListResponse:
     """GET /volumes. Raises InvalidParameter for a filter that does not exist."""
-    return VolumeListResponse(engine.volumes.list(filters))
+    found, warnings = await asyncio.to_thread(engine.volumes.survey, filters)
+    return VolumeListResponse(list(found), list(warnings) or None)
 
 
 async def volume_inspect(engine: Engine, name: str) -> Volume:
     """GET /volumes/{name}. Raises NotFound."""
-    return engine.volumes.get(name)
+    return await asyncio.to_thread(engine.volumes.get, name)
 
 
 async def volume_remove(engine: Engine, name: str, force: bool = False) -> None:
@@ -39,11 +41,3 @@ async def volumes_prune(engine: Engine, filters: Filters) -> VolumesPruneRespons
     names, freed = await asyncio.to_thread(engine.volumes.prune, filters)
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
     return VolumesPruneResponse(list(names), freed)
-
-
-async def volumes_usage(engine: Engine) -> list[Volume]:
-    """Every volume with its size and its users, for GET /system/df."""
-    found = engine.volumes.list()
-    for volume in found:
-        volume.UsageData = await asyncio.to_thread(engine.volumes.usage, volume.Name)
-    return found

@@ -74,10 +74,15 @@ class GraphDriver(Protocol):
         """`GraphDriver.Data` of docker inspect."""
 
 
+_OTHERS = ("fuse-overlayfs", "btrfs", "zfs", "aufs", "overlay", "devicemapper")
+"""dockerd's, which this engine has not."""
+
+
 def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphDriver:
     """The driver called `name`, or, for "", the one this data root has in use, or else the best that works.
 
-    Raises System if it cannot work here.
+    Chosen as dockerd does: one that was used before is used again or nothing is, since all images and
+    containers are in it; but vfs, whatever is in it, only where there is no other way. Raises System.
     """
     from longshore.layers.overlay2 import Overlay2
     from longshore.layers.vfs import Vfs
@@ -87,10 +92,24 @@ def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphD
         if name not in kinds:
             raise System(f"error initializing graphdriver: driver not supported: {name}")
         return kinds[name](root, ids, options)
-    used = [known for known in kinds if (root / "image" / known / "layerdb" / "sha256").is_dir()]
-    if len(used) == 1:
-        return kinds[used[0]](root, ids, options)
+    used = [known for known in ("overlay2", *_OTHERS) if _holds_layers(root / known)]
+    if len(used) > 1:
+        raise System(
+            f"error initializing graphdriver: {root} contains several valid graphdrivers: {', '.join(used)}; "
+            "cleanup or explicitly choose storage driver (-s <DRIVER>)"
+        )
+    if used and used[0] not in kinds:
+        raise System(f"error initializing graphdriver: prior storage driver {used[0]}: driver not supported")
     try:
         return Overlay2(root, ids, options)
     except System:
+        if used:
+            raise
         return Vfs(root, ids, [])
+
+
+def _holds_layers(directory: Path) -> bool:
+    try:
+        return any(directory.iterdir())
+    except OSError:
+        return False

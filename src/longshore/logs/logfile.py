@@ -185,7 +185,8 @@ def endings(path: Path) -> list[str]:
 
     Without patterns: each log has a name of its own, and Python would remember an expression for every one.
     """
-    return [name[len(path.name) :] for name in os.listdir(path.parent) if name.startswith(f"{path.name}.")]
+    prefix = f"{path.name}."
+    return [each.name[len(path.name) :] for each in path.parent.iterdir() if each.name.startswith(prefix)]
 
 
 def numbered(path: Path, number: int, suffix: str = "") -> Path:

@@ -8,6 +8,7 @@ what is stale when it starts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
     try:
         kept = _decode(values[_key("network", id)])
         driver = kept["networkType"]
-        if kept.get("configOnly") or kept.get("configFrom") or kept.get("inDelete") or kept["ingress"]:
+        if kept.get("inDelete") or kept["ingress"]:
             return None
         if kept["scope"] != "local" or kept["ipamType"] not in ("", "default"):
             return None
@@ -54,8 +55,11 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
                 "enable_ipv4": kept.get("enableIPv4", True),
                 "enable_ipv6": kept["enableIPv6"],
                 "labels": kept.get("labels") or {},
+                "config_only": kept.get("configOnly", False),
+                "config_from": kept.get("configFrom", ""),
                 "link": made.get("BridgeName", ""),
-                "link_made": made.get("BridgeIfaceCreator") == 1,
+                "parent": made.get("Parent", ""),
+                "link_made": made.get("BridgeIfaceCreator") == 1 or bool(made.get("CreatedSubIface")),
             },
             NetworkRecord,
         )
@@ -66,7 +70,7 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
 def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
     """Everything that is to be stored of a network."""
     generic: dict[str, Any] = {_OPTIONS: record.options}
-    addressed = record.driver not in ("host", "null")
+    addressed = record.driver not in ("host", "null")  # Those of settings alone are null, too.
     if addressed:
         generic["com.docker.network.enable_ipv6"] = record.enable_ipv6
     if record.internal:
@@ -99,7 +103,8 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
         pools = [pool for pool in record.pools if (":" in pool.subnet) == (version == 6)]
         if pools:
             kept[f"{name}Config"] = _text([_pool_config(pool) for pool in pools])
-            kept[f"{name}Info"] = _text([_pool_info(pool) for pool in pools])
+            if not record.config_only:
+                kept[f"{name}Info"] = _text([_pool_info(pool) for pool in pools])
     values = {
         _key("network", record.id): _encode(kept),
         _key("endpoint_count", record.id): _encode({"Count": 0}),
@@ -144,20 +149,18 @@ def _bridge(record: NetworkRecord) -> dict[str, Any]:
 
 
 def _sub_interface(record: NetworkRecord) -> dict[str, Any]:
-    """Of macvlan and ipvlan; both drivers take the parent's link to be theirs if its name says so."""
+    """Of macvlan and ipvlan."""
     options, kind = record.options, record.driver.capitalize()
-    parent = options.get("parent", "")
     made: dict[str, Any] = {
         "ID": record.id,
         "Mtu": int(options.get(MTU) or 0),
-        "Parent": parent or f"dm-{record.id[:12]}"[:15],
+        "Parent": record.parent,
         f"{kind}Mode": options.get(f"{record.driver}_mode") or ("bridge" if kind == "Macvlan" else "l2"),
-        "Internal": record.internal or not parent,
+        "Internal": record.internal or not options.get("parent"),
         "CreatedSubIface": record.link_made,
     }
     if kind == "Ipvlan":
         made["IpvlanFlag"] = options.get("ipvlan_flag") or "bridge"
-        made["Parent"] = parent or f"di-{record.id[:12]}"[:15]
     for version, name in ((4, "Ipv4Subnets"), (6, "Ipv6Subnets")):
         pools = [pool for pool in record.pools if (":" in pool.subnet) == (version == 6)]
         if pools:
@@ -168,16 +171,17 @@ def _sub_interface(record: NetworkRecord) -> dict[str, Any]:
 
 
 def _pools(kept: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    configs = msgspec.json.decode(kept.get(f"{name}Config") or "[]") or []
+    configs: list[dict[str, Any]] = msgspec.json.decode(kept.get(f"{name}Config") or "[]") or []
+    infos: list[dict[str, Any]] = msgspec.json.decode(kept.get(f"{name}Info") or "[]") or []
+    nothing: dict[str, Any] = {}
     found = []
-    for index, info in enumerate(msgspec.json.decode(kept.get(f"{name}Info") or "[]") or []):
-        data = msgspec.json.decode(info["IPAMData"])
-        config = configs[index] if index < len(configs) else {}
+    for config, info in zip_longest(configs, infos, fillvalue=nothing):
+        data = msgspec.json.decode(info.get("IPAMData") or "{}")
         found.append(
             {
-                "subnet": data["Pool"],
+                "subnet": data.get("Pool") or config["PreferredPool"],
                 "ip_range": config.get("SubPool") or "",
-                "gateway": data.get("Gateway", "").partition("/")[0],
+                "gateway": (data.get("Gateway") or config.get("Gateway") or "").partition("/")[0],
                 "aux_addresses": config.get("AuxAddresses") or {},
                 "chosen": not config.get("PreferredPool"),
             }

@@ -16,6 +16,20 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 30
 
 
+def has_directory(rootfs: Path, destination: str) -> bool:
+    """Whether there is anything to copy up: a directory at `destination` of the image. Raises OSError."""
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(openat2(root, destination, os.O_PATH | os.O_DIRECTORY))
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    finally:
+        os.close(root)
+    return True
+
+
 def copy_up(volume: Path, rootfs: Path, destination: str) -> bool:
     """Copy `destination` of the image (a path inside `rootfs`) into `volume` if that is empty.
 

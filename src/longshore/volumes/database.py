@@ -56,9 +56,16 @@ class VolumeDatabase:
         """Write what `volumes` then answers, with whatever else changes within a second."""
         with self._lock:
             if self._timer is None and self._root is not None:
-                self._timer = threading.Timer(_DELAY, self._save_by_itself, [volumes])
+                self._timer = threading.Timer(_DELAY, self.save_now, [volumes])
                 self._timer.daemon = True
                 self._timer.start()
+
+    def save_now(self, volumes: Callable[[], Iterable[VolumeMetadata]]) -> None:
+        """Write what is known nowhere else; a failure is logged."""
+        try:
+            self.save(volumes)
+        except OSError as exc:
+            log.error("%s could not be written: %s", self._database.path, exc)
 
     def save(self, volumes: Callable[[], Iterable[VolumeMetadata]]) -> None:
         """Make it hold just these volumes. Raises OSError."""
@@ -77,13 +84,7 @@ class VolumeDatabase:
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
-        self._save_by_itself(volumes)
+        self.save_now(volumes)
         with self._lock:
             self._root = None
             self._database.close()
-
-    def _save_by_itself(self, volumes: Callable[[], Iterable[VolumeMetadata]]) -> None:
-        try:
-            self.save(volumes)
-        except OSError as exc:
-            log.error("%s could not be written: %s", self._database.path, exc)

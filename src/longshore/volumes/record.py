@@ -16,12 +16,13 @@ _OURS = "longshore.json"
 
 
 class VolumeRecord(msgspec.Struct):
-    """A volume of the local driver. `created` is RFC 3339."""
+    """A volume. `created` is RFC 3339; when a plug-in's volume was made, only that knows."""
 
     name: str
     created: str = ""
     labels: dict[str, str] | None = None
     options: dict[str, str] = {}
+    driver: str = "local"
 
 
 def save(directory: Path, entry: VolumeRecord) -> None:

@@ -1,7 +1,8 @@
-"""Named volumes of the local driver: made, found, mounted, counted, removed.
+"""Named volumes, of the local driver and of plug-ins: made, found, mounted, counted, removed.
 
 On disk as dockerd's local driver keeps them: `<data root>/volumes/<name>/_data`, with `opts.json` for those
 that mount something. Labels lie in `longshore.json` beside; dockerd keeps them in a database, which is told.
+Of a plug-in's volume nothing lies here: that it exists stands in this database only, as with dockerd.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
 import msgspec
 
-from longshore.errors import Conflict, InvalidParameter, NotFound, System
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
 from longshore.types.filters import (
     Filters,
     boolean_filter,
@@ -32,14 +34,17 @@ from longshore.types.volume import UsageData, Volume
 from longshore.volumes import record
 from longshore.volumes.database import VolumeDatabase, VolumeMetadata
 from longshore.volumes.local import LocalMount, check_options
+from longshore.volumes.remote import RemoteVolumes
+from longshore.volumes.size import directory_size
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_LOCAL = ("", "local")
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 class VolumeService:
-    """All volumes below one directory. Methods block on the disk only; call the slow ones in a thread."""
+    """All volumes. Methods may be called by any thread, and block: on the disk, or on a plug-in."""
 
     def __init__(
         self,
@@ -59,12 +64,18 @@ class VolumeService:
         self._mounts: dict[str, LocalMount] = {}
         self._users: set[tuple[str, str]] = set()
         """(volume, container) of those that mounted it and have not given it back."""
+        self._remote = RemoteVolumes()
+        self._making = threading.Lock()
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
         self._database = VolumeDatabase(root / "metadata.db")
         theirs = self._database.open()
         for directory in root.iterdir():
             if directory.is_dir() and not directory.is_symlink() and (directory / "_data").is_dir():
                 self._adopt(directory, theirs.get(directory.name))
+        for name, kept in theirs.items():
+            if kept.driver not in _LOCAL:
+                options = kept.options or {}
+                self._records[name] = record.VolumeRecord(name, "", kept.labels, options, kept.driver)
         self._database.save_soon(self._metadata)
 
     def create(
@@ -78,58 +89,61 @@ class VolumeService:
         """Make a volume, or answer the one that exists under the name. No name makes an anonymous one.
 
         `ref`, a container's id, is counted as using it at once. Raises InvalidParameter for a bad name or
-        option, NotFound for a driver other than `local`, Conflict if it exists with other options.
+        option, NotFound for an unknown driver, Conflict if it exists with another driver or other options.
         """
-        if driver not in ("", "local"):
-            raise NotFound(
-                f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found'
-            )
         all_labels = dict(labels or {})
         if not name:
             name = token_hex(32)
             all_labels[ANONYMOUS_LABEL] = ""
-        if not _NAME.fullmatch(name):
-            if len(name) == 1:
-                raise InvalidParameter(
-                    f"create {name}: volume name is too short, names should be at least two alphanumeric "
-                    "characters"
-                )
-            raise InvalidParameter(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
-                "absolute path"
+        if driver in _LOCAL:
+            _check_name(name)
+        with self._making:
+            present = self._records.get(name)
+            if present is None:
+                present = self._make(name, driver or "local", dict(options or {}), all_labels)
+                self._on_event("create", name, {"driver": present.driver})
+        if driver and driver != present.driver:
+            raise Conflict(
+                f"create {name}: driver '{present.driver}' already has volume '{name}': "
+                "volume name must be unique"
             )
-        present = self._records.get(name)
-        if present is None:
-            present = self._make(name, dict(options or {}), all_labels)
-            self._database.save_soon(self._metadata)
-            self._on_event("create", name, {"driver": "local"})
-        elif options and dict(options) != present.options:
+        if options and dict(options) != present.options:
             raise Conflict(f"create {name}: volume already exists with different options")
         if ref:
             self.reference(name, ref)
-        return self._describe(present)
+        return self._describe(present) if present.driver == "local" else self._remote.outline(present)
 
     def get(self, name: str) -> Volume:
-        """Raises NotFound."""
-        return self._describe(self._record(name))
+        """Raises NotFound; System if it is a plug-in's, and that does not tell."""
+        entry = self._record(name)
+        if entry.driver == "local":
+            return self._describe(entry)
+        with _named(f"get {name}"):
+            return self._remote.describe(entry)
 
-    def list(self, filters: Filters | None = None) -> list[Volume]:
+    def list(self, filters: Filters | None = None) -> Sequence[Volume]:
         """All volumes that match `filters` (dangling, driver, label, name), by name.
 
         Raises InvalidParameter for another filter or a value of dangling that is no boolean.
         """
+        return self.survey(filters)[0]
+
+    def survey(self, filters: Filters | None = None) -> tuple[Sequence[Volume], Sequence[str]]:
+        """As `list`, and warnings of what could not be seen because a plug-in does not answer."""
         filters = filters or {}
         check_filters(filters, ("dangling", "driver", "label", "name"))
         dangling = boolean_filter(filters, "dangling")
+        theirs, warnings = self._remote.survey()
+        for name, driver in theirs.drivers.items():
+            self._records.setdefault(name, record.VolumeRecord(name, driver=driver))
         return [
-            self._describe(entry)
+            self._describe(entry) if entry.driver == "local" else theirs.describe(entry)
             for name, entry in sorted(self._records.items())
-            if exactly(filters, "driver", "local")
+            if exactly(filters, "driver", entry.driver)
             and matches(filters, "name", name)
             and has_labels(entry.labels or {}, filters.get("label", ()))
             and (dangling is None or dangling != bool(self.references(name)))
-        ]
+        ], warnings
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume and its content. With `force` a missing one is no error.
@@ -141,18 +155,16 @@ class VolumeService:
         entry = self._record(name)
         if references := self.references(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
-        if name in self._mounts:
+        if name in self._mounts or self._remote.is_mounted(name):
             raise Conflict(f"remove {name}: volume has active mounts")
-        del self._records[name]
-        try:
-            shutil.rmtree(self._root / name)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            self._records[name] = entry
-            raise System(f"remove {name}: {exc}") from exc
-        self._database.save_soon(self._metadata)
-        self._on_event("destroy", name, {"driver": "local"})
+        if entry.driver == "local":
+            self._delete(entry)
+        else:
+            with _named(f"remove {name}"):
+                self._remote.remove(entry)
+            self._records.pop(name, None)
+            self._database.save_now(self._metadata)
+        self._on_event("destroy", name, {"driver": entry.driver})
 
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """Remove what no container refers to: anonymous volumes, or all with the filter `all`.
@@ -169,7 +181,7 @@ class VolumeService:
                 continue
             if not labels_match(filters, labels):
                 continue
-            size = 0 if entry.options else directory_size(self._data(name))
+            size = max(self.usage(name).Size, 0)
             with suppress(Conflict, NotFound):  # taken or removed in between
                 self.remove(name)
                 deleted.append(name)
@@ -200,43 +212,68 @@ class VolumeService:
         Raises NotFound, or System if the mount fails.
         """
         entry = self._record(name)
-        if entry.options:
+        where = self._data(name)
+        if entry.driver != "local":
+            with _named(f"error while mounting volume '{name}'"):
+                where = self._remote.mount(entry, ref)
+        elif entry.options:
             mounted = self._mounts.get(name) or LocalMount(entry.options, self._data(name))
             mounted.acquire(name, ref)
             self._mounts[name] = mounted
         self._users.add((name, ref))
         if attributes is not None:
-            self._on_event("mount", name, {"driver": "local", "container": ref, **attributes})
-        return self._data(name)
+            self._on_event("mount", name, {"driver": entry.driver, "container": ref, **attributes})
+        return where
 
     def unmount(self, name: str, ref: str, *, quiet: bool = False) -> None:
         """Take back what `mount` gave to `ref`; the last one unmounts. Not being mounted is no error.
 
         `quiet`: without an event.
         """
+        self._remote.unmount(name, ref)
         mounted = self._mounts.get(name)
         if mounted is not None and mounted.release(ref):
             del self._mounts[name]
         if (name, ref) in self._users and not quiet:
-            self._on_event("unmount", name, {"driver": "local", "container": ref})
+            entry = self._records.get(name)
+            driver = entry.driver if entry is not None else "local"
+            self._on_event("unmount", name, {"driver": driver, "container": ref})
         self._users.discard((name, ref))
 
     def path(self, name: str) -> Path:
-        """The volume's directory on the host, mounted or not. Raises NotFound."""
+        """A local volume's directory on the host, mounted or not. Raises NotFound."""
         self._record(name)
         return self._data(name)
 
     def usage(self, name: str) -> UsageData:
         """Size and references, for `docker system df`. Walks the whole volume: call it in a thread."""
         entry = self._record(name)
-        size = -1 if entry.options else directory_size(self._data(name))
+        size = -1 if entry.options or entry.driver != "local" else directory_size(self._data(name))
         return UsageData(Size=size, RefCount=len(self.references(name)))
+
+    def drivers(self) -> Sequence[str]:
+        """Names of the drivers that were used so far."""
+        return sorted({"local", *self._remote.names()})
 
     def close(self) -> None:
         """Let another daemon have the volumes. Blocks."""
         self._database.close(self._metadata)
 
-    def _make(self, name: str, options: dict[str, str], labels: dict[str, str]) -> record.VolumeRecord:
+    def _make(
+        self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]
+    ) -> record.VolumeRecord:
+        if driver == "local":
+            entry = self._make_local(name, options, labels)
+            self._records[name] = entry
+            self._database.save_soon(self._metadata)
+            return entry
+        entry = record.VolumeRecord(name, "", labels or None, options, driver)
+        self._remote.create(entry)
+        self._records[name] = entry
+        self._database.save_now(self._metadata)
+        return entry
+
+    def _make_local(self, name: str, options: dict[str, str], labels: dict[str, str]) -> record.VolumeRecord:
         try:
             check_options(options)
         except InvalidParameter as exc:
@@ -260,12 +297,22 @@ class VolumeService:
                 raise
         except OSError as exc:
             raise System(f"create {name}: {exc}") from exc
-        self._records[name] = entry
         return entry
+
+    def _delete(self, entry: record.VolumeRecord) -> None:
+        del self._records[entry.name]
+        try:
+            shutil.rmtree(self._root / entry.name)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            self._records[entry.name] = entry
+            raise System(f"remove {entry.name}: {exc}") from exc
+        self._database.save_soon(self._metadata)
 
     def _metadata(self) -> Iterable[VolumeMetadata]:
         for entry in list(self._records.values()):
-            yield VolumeMetadata(entry.name, "local", entry.labels, entry.options or None)
+            yield VolumeMetadata(entry.name, entry.driver, entry.labels, entry.options or None)
 
     def _adopt(self, directory: Path, theirs: VolumeMetadata | None) -> None:
         with suppress(OSError, msgspec.MsgspecError):
@@ -295,22 +342,23 @@ class VolumeService:
         )
 
 
-def directory_size(path: Path) -> int:
-    """Bytes of the files below `path`, hard links counted once."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    for directory, _, files in path.walk() if hasattr(path, "walk") else _walk(path):
-        for file in files:
-            with suppress(OSError):
-                status = (directory / file).lstat()
-                if status.st_nlink > 1:
-                    if (status.st_dev, status.st_ino) in seen:
-                        continue
-                    seen.add((status.st_dev, status.st_ino))
-                total += status.st_size
-    return total
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name):
+        return
+    if len(name) == 1:
+        raise InvalidParameter(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    raise InvalidParameter(
+        f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+        '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+    )
 
 
-def _walk(path: Path) -> Iterable[tuple[Path, list[str], list[str]]]:
-    for directory, directories, files in os.walk(path):
-        yield Path(directory), directories, files
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Failures say what failed."""
+    try:
+        yield
+    except EngineError as exc:
+        raise type(exc)(f"{what}: {exc}") from exc

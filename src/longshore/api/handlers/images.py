@@ -40,14 +40,19 @@ async def get_images_by_name(engine: Engine, request: Request) -> Response:
     """docker image inspect"""
     from longshore.engine.images import image_inspect
 
-    return json_response(await image_inspect(engine, request.vars["name"], request.version))
+    wanted = platforms(request, since=(1, 49))
+    if wanted and query.boolean(request, "manifests"):
+        raise InvalidParameter("conflicting options: manifests and platform options cannot both be set")
+    name = request.vars["name"]
+    return json_response(await image_inspect(engine, name, request.version, platform_of(wanted)))
 
 
 async def get_images_history(engine: Engine, request: Request) -> Response:
     """docker history"""
     from longshore.engine.images import image_history
 
-    return json_response(await image_history(engine, request.vars["name"]))
+    wanted = platform_of(platforms(request))
+    return json_response(await image_history(engine, request.vars["name"], wanted))
 
 
 async def get_images_get(engine: Engine, request: Request) -> Response:
@@ -117,13 +122,21 @@ async def delete_images(engine: Engine, request: Request) -> Response:
     if not name.strip():
         raise InvalidParameter("image name cannot be blank")
     force, noprune = query.boolean(request, "force"), query.boolean(request, "noprune")
-    return json_response(await image_delete(engine, name, force, noprune))
+    wanted = platform_of(platforms(request, "platforms", since=(1, 50)))
+    return json_response(await image_delete(engine, name, force, noprune, wanted))
 
 
-def platforms(request: Request) -> list[str]:
+def platform_of(wanted: list[str]) -> str:
+    """The only one. Raises InvalidParameter if there are several: a name here has one image only."""
+    if len(wanted) > 1:
+        raise InvalidParameter("multiple platforms are not supported")
+    return wanted[0] if wanted else ""
+
+
+def platforms(request: Request, name: str = "platform", since: tuple[int, int] = (1, 48)) -> list[str]:
     """The platforms asked for, sent as JSON, as `os/architecture[/variant]`. Raises InvalidParameter."""
     found = []
-    for text in request.query.get("platform", []) if request.version >= (1, 48) else []:
+    for text in request.query.get(name, []) if request.version >= since else []:
         try:
             platform = msgspec.json.decode(text, type=dict[str, str | list[str]])
         except (msgspec.DecodeError, RecursionError):
