@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
 
@@ -23,7 +23,7 @@ from longshore.build.stages import (
     read_program,
     target_stage,
 )
-from longshore.engine.bridges import BodyReader
+from longshore.engine.bridges import BodyReader, to_its_end
 from longshore.engine.builder.commit import StepCache
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import BuildOutput, Message
@@ -51,7 +51,7 @@ async def image_build(
     tags = [_tag(name) for name in options.tags]
     held = ExitStack()
     try:
-        space = await asyncio.to_thread(held.enter_context, workspace(engine))
+        space = await to_its_end(lambda: held.enter_context(workspace(engine)))
         content = await _fetch(engine, options, body, space)
         program = read_program(parse(content, options.dockerfile or DEFAULT_DOCKERFILE))
         build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
@@ -81,6 +81,7 @@ class Build:
         self.steps = 0
         self.image = ""
         """What came of it, in the end."""
+        self._beside: list[asyncio.Task[None]] = []
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
         self._first: dict[int, int] = {}
@@ -130,6 +131,10 @@ class Build:
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
 
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something while the build goes on, at the end of which it is waited for."""
+        self._beside.append(self.engine.spawn(work, "part of a build"))
+
     async def _work(self) -> None:
         try:
             await self._build()
@@ -141,6 +146,7 @@ class Build:
             for task in (*self._runs.values(), *self._pulls.values()):
                 task.cancel()
             await asyncio.gather(*self._runs.values(), *self._pulls.values(), return_exceptions=True)
+            await asyncio.shield(asyncio.gather(*self._beside, return_exceptions=True))
             self.output.end()
 
     async def _build(self) -> None:

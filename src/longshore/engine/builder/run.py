@@ -60,7 +60,7 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
         await mounts.note_missing(container)
         await _run(stage, container, command)
         await mounts.remove_stubs(container)
-        layer = await asyncio.to_thread(_layer, stage, container)
+        layer = await stage.make_layer(lambda: _layer(stage, container))
         await stage.commit(_probed(step, known), layer, container.id)
 
 
@@ -129,9 +129,10 @@ async def _create(
     stage.build.space.note_container(response.Id)
 
     async def end(kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        cancelled = error is not None and not isinstance(error, Exception)
-        if cancelled or options.force_remove or (options.remove and error is None):
-            await asyncio.shield(_remove(stage, response.Id))
+        if error is not None and not isinstance(error, Exception):
+            await asyncio.shield(_remove(stage, response.Id))  # It may still run, and use its mounts.
+        elif options.force_remove or (options.remove and error is None):
+            stage.build.beside(_remove(stage, response.Id))
         else:
             stage.build.space.forget_container(response.Id)
 
