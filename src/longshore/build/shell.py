@@ -213,6 +213,8 @@ class _Lexer:
 
     def _substitution(self, name: str) -> str:
         modifier = self._next()
+        if not modifier:
+            raise _Bad("syntax error: missing '}'")
         if modifier == "}":
             return self._value(name, f"${{{name}}}")
         if modifier == "/":

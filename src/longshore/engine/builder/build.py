@@ -167,6 +167,7 @@ class Build:
         if not image:
             raise System("No image was generated. Is your Dockerfile empty?")
         self._warn_of_unused()
+        await asyncio.gather(*self._beside)
         self._finish(image)
 
     async def _all_stages(self) -> None:

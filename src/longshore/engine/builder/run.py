@@ -116,7 +116,7 @@ async def _create(
     host_config.NetworkMode = network
     host_config.LogConfig = LogConfig(Type="none")
     host_config.Mounts = mounts.of_container or None
-    request = convert({**to_plain(config)}, ContainerCreateRequest)
+    request = convert(to_plain(config), ContainerCreateRequest)
     request.HostConfig = host_config
     created = asyncio.create_task(container_create(engine, "", request))
     try:
@@ -155,6 +155,7 @@ async def _run(stage: StageRun, container: Container, command: list[str]) -> Non
     output = asyncio.create_task(streams.attach(shown, stdin=False, stdout=True, stderr=True, tty=False))
     try:
         await asyncio.sleep(0)  # The output is subscribed to before anything can be said.
+        stage.engine.log_container_event(container, "attach")
         await container_start(stage.engine, container.id)
         code, _ = await ended
         await output
