@@ -177,6 +177,8 @@ def test_caches_are_told_of_and_pruned(builder: Longshored) -> None:
         "exec.cachemount", 6, 1, False,
     )  # fmt: skip
     assert api.post("/build/prune", filters={"id": ["nope"]}).json["CachesDeleted"] is None
+    for limits in ({"keep-storage": 6}, {"max-used-space": 6}, {"min-free-space": 1}):
+        assert api.post("/build/prune", **limits).json["CachesDeleted"] is None
     report = api.post("/build/prune", all=1).json
     assert report == {"CachesDeleted": [cache["ID"]], "SpaceReclaimed": 6}
     assert api.get("/system/df").json["BuildCache"] == []

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from differential.builds import archive, build, error
 from engine.test_build import builder, made, refused, text
+from engine.test_pull_push import guarded
 from harness import Longshored
+from harness.registry import PASSWORD, USER, Registry
 
-__all__ = ["builder"]
+__all__ = ["builder", "guarded"]
 
 DOCKERFILE = "FROM busybox\nCOPY . /all\nRUN cat /all/f; ls -A /all\n"
 
@@ -161,3 +163,28 @@ def test_submodules_cannot_reach_files_of_the_machine(
         subprocess.run(["git", *environment, *arguments], cwd=work, check=True, capture_output=True)
     answer = build(builder, b"", remote=f"{repository}#evil")
     assert "transport 'file' not allowed" in error(answer)
+
+
+def test_a_base_is_pulled_with_the_clients_credentials(
+    builder: Longshored, guarded: Registry, tmp_path: Path
+) -> None:
+    docker, name = builder.docker, f"{guarded.address}/base:1"
+    docker("login", "-u", USER, "-p", PASSWORD, guarded.address)
+    try:
+        docker("tag", "busybox", name)
+        docker("push", name)
+        docker("rmi", name)
+        dockerfile = f"FROM {name}\nRUN true\n"
+        # The archive of a context alone carries no credentials.
+        assert "no basic auth credentials" in refused(builder, dockerfile)
+        (tmp_path / "Dockerfile").write_text(dockerfile)
+        built = docker("build", "-t", "pulled", ".", cwd=tmp_path).stdout
+        assert "Pulling from base" in built
+        assert "Pulling from base" not in docker("build", ".", cwd=tmp_path).stdout
+        assert "Image is up to date" in docker("build", "--pull", ".", cwd=tmp_path).stdout
+        other = f"FROM --platform=linux/s390x {name}\n"
+        (tmp_path / "Dockerfile").write_text(other)
+        assert docker("build", ".", cwd=tmp_path, check=False).returncode != 0
+    finally:
+        docker("logout", guarded.address)
+        docker("rmi", "-f", name, "pulled", check=False)

@@ -140,7 +140,7 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/build/prune",
         build.post_build_prune,
-        "all filters keep-storage reserved-space",
+        "all filters keep-storage max-used-space min-free-space reserved-space",
         since=(1, 31),
     ),
     Route("POST", "/build/cancel", build.post_build_cancel, "id", since=(1, 31)),

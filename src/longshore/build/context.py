@@ -21,13 +21,13 @@ DEFAULT_DOCKERFILE = "Dockerfile"
 IGNORE_FILE = ".dockerignore"
 
 
-def unpack_context(archive: BinaryIO, directory: Path) -> None:
-    """Fill `directory` from an archive, plain or compressed. Blocks.
+def unpack_context(archive: BinaryIO, directory: Path, ids: IdMap) -> None:
+    """Fill `directory` from an archive, plain or compressed; owners are those that `ids` give. Blocks.
 
     Nothing in it leads out of `directory`, whatever its names and links say. Raises InvalidParameter.
     """
     stream = TarStream(decompressed(archive))
-    with CopyExtractor(directory, IdMap(), "/") as extractor:
+    with CopyExtractor(directory, ids, "/") as extractor:
         for entry in stream:
             with refusing_damage(entry):
                 extractor.add(entry, stream.content())

@@ -32,10 +32,15 @@ async def post_build(engine: Engine, request: Request) -> Response:
 
 async def post_build_prune(engine: Engine, request: Request) -> Response:
     """docker builder prune, and a part of docker system prune"""
-    from longshore.engine.builder.cachemounts import build_prune
+    from longshore.engine.builder.cachemounts import PruneLimits, build_prune
 
-    keep = query.integer(request, "keep-storage", 0) or query.integer(request, "reserved-space", 0)
-    return json_response(await build_prune(engine, query.filters(request), keep or 0))
+    def size(name: str) -> int:
+        return query.integer(request, name) or 0
+
+    # The older name of the first one.
+    reserved = size("reserved-space") or size("keep-storage")
+    limits = PruneLimits(reserved, size("max-used-space"), size("min-free-space"))
+    return json_response(await build_prune(engine, query.filters(request), limits))
 
 
 async def post_build_cancel(engine: Engine, request: Request) -> Response:

@@ -15,9 +15,11 @@ from longshore.build.sources import Source, find_sources
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import Message
 from longshore.engine.builder.workspace import Workspace
+from longshore.engine.engine import Engine
 from longshore.errors import InvalidParameter
 from longshore.images.progress import Progress
 from longshore.layers.compression import is_compressed
+from longshore.layers.idmap import IdMap
 
 if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun
@@ -27,7 +29,7 @@ _SNIFFED = 265
 """Bytes up to the end of a tar header's magic."""
 
 
-async def fetch_remote(options: BuildOptions, space: Workspace) -> bytes:
+async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) -> bytes:
     """Fill the context from `remote`: a repository, an archive, or a Dockerfile alone; the Dockerfile.
 
     Raises InvalidParameter, System.
@@ -43,7 +45,7 @@ async def fetch_remote(options: BuildOptions, space: Workspace) -> bytes:
                 raise InvalidParameter(f"unsupported Content-Type {file.content_type!r} of {options.remote}")
             (space.context / "Dockerfile").write_bytes(file.path.read_bytes())
             return find_dockerfile(space.context, "")
-        await asyncio.to_thread(_unpack, file.path, space.context)
+        await asyncio.to_thread(_unpack, file.path, space.context, engine.layers.ids)
     else:
         raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
 
@@ -110,6 +112,6 @@ def _looks_like_archive(path: Path) -> bool:
     return is_compressed(start) or start[257:262] == b"ustar"
 
 
-def _unpack(path: Path, context: Path) -> None:
+def _unpack(path: Path, context: Path, ids: IdMap) -> None:
     with path.open("rb") as file:
-        unpack_context(file, context)
+        unpack_context(file, context, ids)
