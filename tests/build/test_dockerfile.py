@@ -144,7 +144,7 @@ def test_healthcheck() -> None:
         (
             "COPY a\n",
             "COPY requires at least two arguments, but only one was provided. "
-            "Destination could not be determined.",
+            "Destination could not be determined",
         ),
         ("COPY --nope=a b c\n", "unknown flag: nope"),
         ("COPY --from b c\n", "missing a value on flag: from"),

@@ -133,8 +133,8 @@ ROUTES: tuple[Route, ...] = (
         "/build",
         build.post_build,
         "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile "
-        "extrahosts forcerm labels memory memswap networkmode nocache outputs platform pull q remote rm "
-        "securityopt shmsize squash t target ulimits version",
+        "extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform pull q "
+        "remote rm securityopt shmsize squash t target ulimits version",
     ),
     Route(
         "POST",

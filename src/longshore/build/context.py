@@ -40,13 +40,16 @@ def find_dockerfile(context: Path, name: str) -> bytes:
 
     Raises InvalidParameter if there is none, or nothing in it.
     """
-    name = clean("/" + (name or DEFAULT_DOCKERFILE)).lstrip("/") or DEFAULT_DOCKERFILE
+    asked = name or DEFAULT_DOCKERFILE
+    if clean(asked.lstrip("/")).split("/")[0] == "..":
+        raise InvalidParameter(f"forbidden path outside the build context: {asked} ()")
+    name = clean("/" + asked).lstrip("/")
     content = _read(context, name)
     if content is None and name == DEFAULT_DOCKERFILE:
         name = name.lower()
         content = _read(context, name)
     if content is None:
-        raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
+        raise InvalidParameter(f"Cannot locate specified Dockerfile: {asked}")
     if not content:
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
     rules = ignore_rules(context)

@@ -118,6 +118,8 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
         return []
     local, found = [], []
     for pattern in wanted.patterns:
+        if not instruction.add and pattern.startswith(("http://", "https://")):
+            raise InvalidParameter("source can't be a URL for COPY")
         if instruction.add and (fetched := await _fetched(stage, wanted, pattern)) is not None:
             found.append(fetched)
         else:

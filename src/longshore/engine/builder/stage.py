@@ -99,8 +99,6 @@ class StageRun:
         step = self.nop(told, writes=isinstance(instruction, Workdir))
         if await self.use_cache(step):
             return
-        # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
-        container = self.running_in(secrets.token_hex(32))
         layer: Layer | None = None
         directory = state.config.WorkingDir
         if isinstance(instruction, Workdir) and directory.strip("/"):
@@ -108,6 +106,8 @@ class StageRun:
             layer = await self.make_layer(
                 lambda: self.engine.layers.build(chain, lambda root: setup_working_directory(root, directory))
             )
+        # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
+        container = self.running_in(secrets.token_hex(32))
         await self.commit(step, layer, container)
 
     async def use_cache(self, step: Config) -> bool:
