@@ -99,6 +99,8 @@ def test_an_archive_as_context(builder: Longshored, web: tuple[str, Path]) -> No
     shown = text(build(builder, b"", remote=f"{url}/context.tar"))
     assert "of tar\n" in shown
     assert "\ng\n" not in shown
+    (root / "own.tar").write_bytes(archive(DOCKERFILE, files | {"Dockerfile.dockerignore": b"Dock*"}))
+    assert "\ng\n" in text(build(builder, b"", remote=f"{url}/own.tar"))
     assert build(builder, b"", remote=f"{url}/nope.tar").status == 500
     assert build(builder, b"", remote="nonsense").status == 400
 

@@ -131,11 +131,13 @@ def test_a_build_belongs_to_whom_it_does_in_the_container(remapped: Longshored) 
         "FROM busybox AS one\nRUN touch /made && chown 5:6 /made\nFROM busybox\n"
         "COPY --from=one /made /made\nCOPY --chown=user f /owned\nCOPY f /f\n"
         "RUN --mount=target=/c cat /c/f && touch /ran\n"
-        "RUN --mount=type=cache,target=/k touch /k/x && stat -c '%u:%g' /made /owned /f /ran /k/x\n",
+        "RUN --mount=type=cache,target=/k touch /k/x && stat -c '%u:%g' /made /owned /f /ran /k/x\n"
+        "WORKDIR /w/d\nRUN touch mine && stat -c '%u %n' /w .\n",
         {"f": b"content"},
     )
     answer = build(remapped, context)
     assert not error(answer)
+    assert b"0 /w\\n0 .\\n" in answer.body
     assert b"5:6\\n1000:1000\\n0:0\\n0:0\\n0:0\\n" in answer.body
     (cached,) = remapped.data_root.glob("*/builder/cache/*/data/x")
     assert cached.stat().st_uid == FIRST

@@ -61,20 +61,23 @@ def find_dockerfile(context: Path, name: str) -> bytes:
 
 
 def apply_ignore_file(context: Path, keep: str) -> None:
-    """Remove what .dockerignore excludes, but neither itself nor the file `keep`.
+    """Remove what .dockerignore excludes, but neither itself nor the Dockerfile `keep`.
 
-    For contexts that no client has filtered. Raises InvalidParameter for a pattern that is none.
+    A `.dockerignore` that is called after the Dockerfile goes before the common one. For contexts that no
+    client has filtered. Raises InvalidParameter for a pattern that is none.
     """
-    rules = ignore_rules(context)
+    dockerfile = clean("/" + (keep or DEFAULT_DOCKERFILE)).lstrip("/")
+    own = f"{dockerfile}{IGNORE_FILE}"
+    rules = ignore_rules(context, own) or ignore_rules(context)
     if rules is None:
         return
-    kept = {IGNORE_FILE, clean("/" + (keep or DEFAULT_DOCKERFILE)).lstrip("/")}
+    kept = {IGNORE_FILE, own, dockerfile}
     _filter(context, "", rules, kept)
 
 
-def ignore_rules(context: Path) -> IgnoreRules | None:
+def ignore_rules(context: Path, name: str = IGNORE_FILE) -> IgnoreRules | None:
     """What the context's .dockerignore says; None without one. Raises InvalidParameter."""
-    content = _read(context, IGNORE_FILE)
+    content = _read(context, name)
     return None if content is None else IgnoreRules(read_ignore_file(content))
 
 

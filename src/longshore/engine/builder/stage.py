@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore.build.arguments import BuildArguments
@@ -102,10 +103,12 @@ class StageRun:
         layer: Layer | None = None
         directory = state.config.WorkingDir
         if isinstance(instruction, Workdir) and directory.strip("/"):
-            chain = self.parent_chain()
-            layer = await self.make_layer(
-                lambda: self.engine.layers.build(chain, lambda root: setup_working_directory(root, directory))
-            )
+            layers, chain = self.engine.layers, self.parent_chain()
+
+            def fill(root: Path) -> None:
+                setup_working_directory(root, directory, layers.ids.root)
+
+            layer = await self.make_layer(lambda: layers.build(chain, fill))
         # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
         container = self.running_in(secrets.token_hex(32))
         await self.commit(step, layer, container)
