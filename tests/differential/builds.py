@@ -81,7 +81,8 @@ def shown(answer: Response) -> Any:
         if not line:
             continue
         message = json.loads(line)
-        text += message.pop("stream", "")
+        # Output comes in any pieces, each of stderr's coloured by itself.
+        text = (text + message.pop("stream", "")).replace("\x1b[0m\x1b[91m", "")
         if "aux" in message:
             message = {"aux": sorted(message["aux"])}
         if message:
@@ -309,5 +310,27 @@ CASES = [
     BuildCase("hosts", "FROM busybox\nRUN grep extra /etc/hosts\n", query={"extrahosts": "extra:1.2.3.4"}),
     BuildCase("limits", "FROM busybox\nRUN ulimit -n; df -k /dev/shm | tail -n1 | awk '{print $2}'\n",
               query={"ulimits": '[{"Name":"nofile","Soft":77,"Hard":88}]', "shmsize": 2097152}),
+    BuildCase("bad-memory", "FROM busybox\nRUN true\n", query={"memory": 1, "forcerm": 1}),
+    BuildCase("bad-network", "FROM busybox\nRUN true\n", query={"networkmode": "nope", "forcerm": 1}),
+    BuildCase("bad-hosts", "FROM busybox\nRUN true\n", query={"extrahosts": "bad", "forcerm": 1}),
+    BuildCase("bad-platform", "FROM busybox\n", query={"platform": "a/b/c/d"}),
+    BuildCase("bad-isolation", "FROM busybox\n", query={"isolation": "hyperv"}),
+    BuildCase("bad-version", "FROM busybox\n", query={"version": "3"}),
+    BuildCase("bad-remote", "FROM busybox\n", query={"remote": "foo"}),
+    BuildCase("no-web-server", "FROM busybox\n", query={"remote": "http://127.0.0.1:1/x"}),
+    BuildCase("dockerfile-outside", "FROM busybox\n", query={"dockerfile": "../Dockerfile"}),
+    BuildCase("dockerfile-missing", "FROM busybox\n", query={"dockerfile": "nope"}),
+    BuildCase("security-options", "FROM busybox\n", query={"securityopt": '["x"]'}),
+    BuildCase("no-tag", "FROM busybox\nENV A=1\n", query={"t": ["", "built:1"]}),
+    BuildCase("unknown-user", "FROM busybox\nUSER nope\nRUN true\n", query={"forcerm": 1}),
+    BuildCase("workdir-on-file", "FROM busybox\nWORKDIR /etc/passwd\n"),
+    BuildCase("workdir-of-nothing", "FROM busybox\nWORKDIR $NOPE\n"),
+    BuildCase("base-of-nothing", "FROM $X\n"),
+    BuildCase("nothing-at-all", "FROM scratch\n"),
+    BuildCase("copy-a-url", "FROM busybox\nCOPY http://127.0.0.1:1/x /x\n"),
+    BuildCase("add-an-unreachable-url", "FROM busybox\nADD http://127.0.0.1:1/x /x\n"),
+    BuildCase("expose-addresses", "FROM busybox\nEXPOSE 1.2.3.4:80:90 ${X:-7-9/udp}\n"),
+    BuildCase("empty-commands", "FROM busybox\nCMD []\nENTRYPOINT []\nCMD\n"),
+    BuildCase("onto-what-is-mounted", "FROM busybox\nCOPY a.txt /proc/x\nCOPY a.txt /dev/x\n", TREE),
     BuildCase("squash", "FROM busybox\n", query={"squash": 1}),
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def test_same_build(pair: tuple[Daemon, Daemon], case: BuildCase) -> None:
             return
         assert shown(ours) == shown(theirs)
     if b'"error"' not in ours.body:
-        name = query["t"][0] if isinstance(query["t"], list) else query["t"]
+        name = query["t"][-1] if isinstance(query["t"], list) else query["t"]
         wanted, got = (image(daemon, name) for daemon in pair)
         assert got == wanted
 

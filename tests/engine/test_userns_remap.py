@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from differential.builds import archive, build, error
 from harness import Longshored
 
 from longshore.engine.userns import parse_remapping
@@ -123,3 +124,20 @@ def test_what_is_missing_is_named(subordinate_ids: None) -> None:
         parse_remapping("daemon")
     assert parse_remapping("").root == (0, 0)
     assert parse_remapping(OWNER).root == (FIRST, FIRST)
+
+
+def test_a_build_belongs_to_whom_it_does_in_the_container(remapped: Longshored) -> None:
+    context = archive(
+        "FROM busybox AS one\nRUN touch /made && chown 5:6 /made\nFROM busybox\n"
+        "COPY --from=one /made /made\nCOPY --chown=user f /owned\nCOPY f /f\n"
+        "RUN --mount=target=/c cat /c/f && touch /ran\n"
+        "RUN --mount=type=cache,target=/k touch /k/x && stat -c '%u:%g' /made /owned /f /ran /k/x\n"
+        "WORKDIR /w/d\nRUN touch mine && stat -c '%u %n' /w .\n",
+        {"f": b"content"},
+    )
+    answer = build(remapped, context)
+    assert not error(answer)
+    assert b"0 /w\\n0 .\\n" in answer.body
+    assert b"5:6\\n1000:1000\\n0:0\\n0:0\\n0:0\\n" in answer.body
+    (cached,) = remapped.data_root.glob("*/builder/cache/*/data/x")
+    assert cached.stat().st_uid == FIRST

@@ -133,14 +133,14 @@ ROUTES: tuple[Route, ...] = (
         "/build",
         build.post_build,
         "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile "
-        "extrahosts forcerm labels memory memswap networkmode nocache outputs platform pull q remote rm "
-        "securityopt shmsize squash t target ulimits version",
+        "extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform pull q "
+        "remote rm securityopt shmsize squash t target ulimits version",
     ),
     Route(
         "POST",
         "/build/prune",
         build.post_build_prune,
-        "all filters keep-storage reserved-space",
+        "all filters keep-storage max-used-space min-free-space reserved-space",
         since=(1, 31),
     ),
     Route("POST", "/build/cancel", build.post_build_cancel, "id", since=(1, 31)),

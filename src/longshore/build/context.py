@@ -21,13 +21,13 @@ DEFAULT_DOCKERFILE = "Dockerfile"
 IGNORE_FILE = ".dockerignore"
 
 
-def unpack_context(archive: BinaryIO, directory: Path) -> None:
-    """Fill `directory` from an archive, plain or compressed. Blocks.
+def unpack_context(archive: BinaryIO, directory: Path, ids: IdMap) -> None:
+    """Fill `directory` from an archive, plain or compressed; owners are those that `ids` give. Blocks.
 
     Nothing in it leads out of `directory`, whatever its names and links say. Raises InvalidParameter.
     """
     stream = TarStream(decompressed(archive))
-    with CopyExtractor(directory, IdMap(), "/") as extractor:
+    with CopyExtractor(directory, ids, "/") as extractor:
         for entry in stream:
             with refusing_damage(entry):
                 extractor.add(entry, stream.content())
@@ -40,13 +40,16 @@ def find_dockerfile(context: Path, name: str) -> bytes:
 
     Raises InvalidParameter if there is none, or nothing in it.
     """
-    name = clean("/" + (name or DEFAULT_DOCKERFILE)).lstrip("/") or DEFAULT_DOCKERFILE
+    asked = name or DEFAULT_DOCKERFILE
+    if clean(asked.lstrip("/")).split("/")[0] == "..":
+        raise InvalidParameter(f"forbidden path outside the build context: {asked} ()")
+    name = clean("/" + asked).lstrip("/")
     content = _read(context, name)
     if content is None and name == DEFAULT_DOCKERFILE:
         name = name.lower()
         content = _read(context, name)
     if content is None:
-        raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
+        raise InvalidParameter(f"Cannot locate specified Dockerfile: {asked}")
     if not content:
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
     rules = ignore_rules(context)
@@ -58,20 +61,23 @@ def find_dockerfile(context: Path, name: str) -> bytes:
 
 
 def apply_ignore_file(context: Path, keep: str) -> None:
-    """Remove what .dockerignore excludes, but neither itself nor the file `keep`.
+    """Remove what .dockerignore excludes, but neither itself nor the Dockerfile `keep`.
 
-    For contexts that no client has filtered. Raises InvalidParameter for a pattern that is none.
+    A `.dockerignore` that is called after the Dockerfile goes before the common one. For contexts that no
+    client has filtered. Raises InvalidParameter for a pattern that is none.
     """
-    rules = ignore_rules(context)
+    dockerfile = clean("/" + (keep or DEFAULT_DOCKERFILE)).lstrip("/")
+    own = f"{dockerfile}{IGNORE_FILE}"
+    rules = ignore_rules(context, own) or ignore_rules(context)
     if rules is None:
         return
-    kept = {IGNORE_FILE, clean("/" + (keep or DEFAULT_DOCKERFILE)).lstrip("/")}
+    kept = {IGNORE_FILE, own, dockerfile}
     _filter(context, "", rules, kept)
 
 
-def ignore_rules(context: Path) -> IgnoreRules | None:
+def ignore_rules(context: Path, name: str = IGNORE_FILE) -> IgnoreRules | None:
     """What the context's .dockerignore says; None without one. Raises InvalidParameter."""
-    content = _read(context, IGNORE_FILE)
+    content = _read(context, name)
     return None if content is None else IgnoreRules(read_ignore_file(content))
 
 

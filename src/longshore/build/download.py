@@ -20,6 +20,7 @@ from longshore.errors import Abandoned, InvalidParameter, System
 _CHUNK = 1 << 18
 _CONNECT, _READ = 30.0, 120.0
 """Seconds to connect, and to wait for more."""
+_MOST_REDIRECTS = 10
 _UNNAMED = "__unnamed__"
 
 
@@ -42,15 +43,17 @@ def download(
     """Fetch `url` into `directory`. Blocks.
 
     `progress` gets the number of further bytes, and of all that are expected, 0 if nobody knows. Raises
-    System, InvalidParameter for a checksum that is not the file's, Abandoned once `is_cancelled`.
+    System, InvalidParameter for a checksum that is not the file's, Abandoned once `is_cancelled`, and
+    urllib3's HTTPError.
     """
     import urllib3
 
     expected = _checksum(checksum) if checksum else None
     timeout = urllib3.Timeout(connect=_CONNECT, read=_READ)
+    retries = urllib3.Retry(connect=0, read=0, other=0, redirect=_MOST_REDIRECTS)
     with _pool(url) as pool:
         try:
-            answer = pool.request("GET", url, preload_content=False, timeout=timeout)
+            answer = pool.request("GET", url, preload_content=False, timeout=timeout, retries=retries)
             with answer:
                 if answer.status >= 400:
                     raise System(
@@ -63,8 +66,10 @@ def download(
                     answer.headers.get("Last-Modified", ""),
                     answer.headers.get("Content-Type", ""),
                 )
-        except urllib3.exceptions.HTTPError as exc:
-            raise System(f'Get "{url}": {exc}') from exc
+        except urllib3.exceptions.MaxRetryError as exc:
+            # There was one attempt: tell what it failed with.
+            reason = exc.reason or exc
+            raise reason from reason.__cause__
     if expected is not None and digest != expected:
         raise InvalidParameter(f"digest mismatch sha256:{digest}: sha256:{expected}")
     moment = _time(modified)

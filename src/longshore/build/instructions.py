@@ -193,10 +193,9 @@ def _pairs(node: Node) -> list[tuple[str, str]]:
 def _copy(node: Node, flags: Flags) -> Copy:
     instruction = node.word.upper()
     if len(node.args) < 2:
-        given = "no arguments were provided" if not node.args else "only one was provided"
         raise InvalidParameter(
-            f"{instruction} requires at least two arguments, but {given}. "
-            "Destination could not be determined."
+            f"{instruction} requires at least two arguments, but only one was provided. "
+            "Destination could not be determined"
         )
     *sources, destination = node.args
     if heredoc(destination) is not None:

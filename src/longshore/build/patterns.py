@@ -8,6 +8,7 @@ from posixpath import normpath
 
 from longshore.errors import InvalidParameter
 
+_ANY_DEPTH = "(?:.*/)?"
 _NOTHING = "\U0010ffff"
 """Stands in a class of characters for none: not in any path."""
 
@@ -155,7 +156,10 @@ def _ignore_regex(pattern: str) -> re.Pattern[str]:
             at += 1
             if pattern.startswith("/", at):
                 at += 1
-            out += ".*" if at == len(pattern) else "(?:.*/)?"
+            if at == len(pattern):
+                out += ".*"
+            elif not out.endswith(_ANY_DEPTH):  # Several say no more than one, but take for ever.
+                out += _ANY_DEPTH
         elif character == "*":
             out += "[^/]*"
         elif character == "?":

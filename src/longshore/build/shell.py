@@ -37,6 +37,8 @@ def expand(
     lexer = _Lexer(text, variables, escape, raw_quotes, raw_escapes, quotes, keep_unset)
     try:
         return lexer.until("")
+    except RecursionError:
+        raise InvalidParameter("failed to process a word: substitutions are nested too deep") from None
     except _Bad as exc:
         raise InvalidParameter(f"failed to process {go_quote(text)}: {exc}") from None
 
@@ -78,23 +80,29 @@ class _Bad(Exception):
 
 class _Words:
     def __init__(self) -> None:
-        self.done: list[str] = []
-        self._word = ""
+        self._done: list[str] = []
+        self._word: list[str] = []
 
     def add(self, text: str) -> None:
         """Text whose blanks end words."""
         for character in text:
             if not character.isspace():
-                self._word += character
-            elif self._word:
-                self.done.append(self._word)
-                self._word = ""
+                self._word.append(character)
+            else:
+                self._end()
 
     def add_raw(self, text: str) -> None:
-        self._word += text
+        if text:
+            self._word.append(text)
 
     def all(self) -> list[str]:
-        return [*self.done, self._word] if self._word else self.done
+        self._end()
+        return self._done
+
+    def _end(self) -> None:
+        if self._word:
+            self._done.append("".join(self._word))
+            self._word.clear()
 
 
 class _Lexer:
@@ -213,6 +221,8 @@ class _Lexer:
 
     def _substitution(self, name: str) -> str:
         modifier = self._next()
+        if not modifier:
+            raise _Bad("syntax error: missing '}'")
         if modifier == "}":
             return self._value(name, f"${{{name}}}")
         if modifier == "/":

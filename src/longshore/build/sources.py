@@ -221,6 +221,8 @@ def _glob(root: int, pattern: str) -> list[str]:
 
 
 def _expand_glob(root: int, prefix: str, parts: list[str], found: list[str]) -> None:
+    if prefix.count("/") > _DEEPEST:
+        raise InvalidParameter(f"{prefix}: directories are nested too deep")
     part, rest = parts[0], parts[1:]
     directory = prefix.rstrip("/")
     if part == "**" and rest:

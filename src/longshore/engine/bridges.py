@@ -66,6 +66,18 @@ class BodyReader(io.RawIOBase):
         return b""
 
 
+async def to_its_end(work: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
+    """Run `work` in a thread, and wait for it even if cancelled: its result is then given to `undo`."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            await asyncio.to_thread(undo, task.result())
+        raise
+
+
 async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIterator[T]:
     """Run `work(emit)` in a thread and yield what it emits; its exception is raised at the end."""
     loop = asyncio.get_running_loop()

@@ -112,7 +112,7 @@ def _make_working_directory(engine: Engine, container: Container) -> None:
     rw_layer = engine.layers.get_rw_layer(container.id)
     rootfs = rw_layer.mount(container.record.MountLabel)
     try:
-        setup_working_directory(rootfs, container.config.WorkingDir)
+        setup_working_directory(rootfs, container.config.WorkingDir, engine.layers.ids.root)
     finally:
         rw_layer.unmount()
 

@@ -172,10 +172,14 @@ class ImageStore:
         """Record that a step of a build made the image of `parent` ("" for nothing). Raises NotFound."""
         with self._lock:
             self.get(id)
+            directory = self._metadata / id[7:]
+            directory.mkdir(mode=0o700, exist_ok=True)
+            # Not synced: all that a power cut could take is the knowledge of a step for the build cache.
             if parent:
                 self.get(parent)
-                self._set_parent(id, parent)
-            self._write(id, _BUILT_HERE, "1")
+                write_atomically(directory / "parent", parent.encode(), durable=False)
+                self._parents[id] = parent
+            write_atomically(directory / _BUILT_HERE, b"1", durable=False)
             self._built.add(id)
 
     def is_built_here(self, id: str) -> bool:

@@ -32,10 +32,15 @@ async def post_build(engine: Engine, request: Request) -> Response:
 
 async def post_build_prune(engine: Engine, request: Request) -> Response:
     """docker builder prune, and a part of docker system prune"""
-    from longshore.engine.builder.cachemounts import build_prune
+    from longshore.engine.builder.cachemounts import PruneLimits, build_prune
 
-    keep = query.integer(request, "keep-storage", 0) or query.integer(request, "reserved-space", 0)
-    return json_response(await build_prune(engine, query.filters(request), keep or 0))
+    def size(name: str) -> int:
+        return query.integer(request, name) or 0
+
+    # The older name of the first one.
+    reserved = size("reserved-space") or size("keep-storage")
+    limits = PruneLimits(reserved, size("max-used-space"), size("min-free-space"))
+    return json_response(await build_prune(engine, query.filters(request), limits))
 
 
 async def post_build_cancel(engine: Engine, request: Request) -> Response:
@@ -52,7 +57,7 @@ def _options(engine: Engine, request: Request) -> BuildOptions:
     _refuse(engine, request)
     force_remove = query.boolean(request, "forcerm")
     return BuildOptions(
-        tags=request.query.get("t", []),
+        tags=[name for name in request.query.get("t", []) if name],
         dockerfile=query.string(request, "dockerfile"),
         remote=query.string(request, "remote"),
         target=query.string(request, "target"),
@@ -62,9 +67,9 @@ def _options(engine: Engine, request: Request) -> BuildOptions:
         pull=query.boolean(request, "pull"),
         remove=force_remove or not query.string(request, "rm") or query.boolean(request, "rm"),
         force_remove=force_remove,
-        arguments=_json(request, "buildargs", dict[str, str | None]) or {},
-        labels=_json(request, "labels", dict[str, str]) or {},
-        cache_from=_json(request, "cachefrom", list[str]) or [],
+        arguments=_json(request, "buildargs", "build args", dict[str, str | None]) or {},
+        labels=_json(request, "labels", "labels", dict[str, str]) or {},
+        cache_from=_json(request, "cachefrom", "cache-from", list[str]) or [],
         host_config=_host_config(request),
         credentials=_credentials(request),
     )
@@ -79,14 +84,16 @@ def _refuse(engine: Engine, request: Request) -> None:
             "or run a BuildKit of your own with `docker buildx create`"
         )
     if version not in ("", "1"):
-        raise InvalidParameter(f"invalid builder version {version}")
+        raise InvalidParameter(f'invalid version "{version}"')
+    if (isolation := query.string(request, "isolation").lower()) not in ("", "default"):
+        raise InvalidParameter(f'Unsupported isolation: "{isolation}"')
     if query.boolean(request, "squash"):
         if not engine.config.experimental:
             raise InvalidParameter("squash is only supported with experimental mode")
         raise InvalidParameter("squash is not supported: a last stage with COPY --from does the same")
     if query.string(request, "outputs") not in ("", "null", "[]"):
         raise InvalidParameter("outputs need BuildKit: build an image, and take files out with docker cp")
-    if request.query.get("securityopt") and _json(request, "securityopt", list[str]):
+    if request.query.get("securityopt") and _json(request, "securityopt", "security options", list[str]):
         raise InvalidParameter(
             "The daemon on this platform does not support setting security options on build"
         )
@@ -115,18 +122,18 @@ def _host_config(request: Request) -> HostConfig:
         ShmSize=number("shmsize"),
         NetworkMode=query.string(request, "networkmode"),
         ExtraHosts=request.query.get("extrahosts"),
-        Ulimits=_json(request, "ulimits", list[Ulimit]) or None,
+        Ulimits=_json(request, "ulimits", "ulimit settings", list[Ulimit]) or None,
     )
 
 
-def _json(request: Request, name: str, kind: type[T]) -> T | None:
+def _json(request: Request, name: str, told: str, kind: type[T]) -> T | None:
     text = query.string(request, name)
     if not text or text == "null":
         return None
     try:
         return decode(text.encode(), kind)
     except InvalidParameter as exc:
-        raise InvalidParameter(f"error reading {name}: {exc}") from None
+        raise InvalidParameter(f"error reading {told}: {exc}") from None
 
 
 def _credentials(request: Request) -> dict[str, AuthConfig]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from longshore.engine.pull import log_registry_event, pull_reference
-from longshore.errors import InvalidParameter, NotFound
+from longshore.errors import NotFound
 from longshore.images.reference import DEFAULT_DOMAIN, Reference
 from longshore.images.store import Image
 from longshore.types.registry import AuthConfig
@@ -39,8 +39,6 @@ def _here(build: Build, name: str, platform: str) -> Image | None:
         image = build.engine.images.resolve(name)
     except NotFound:
         return None
-    except InvalidParameter as exc:
-        raise InvalidParameter(f'failed to parse reference "{name}": {exc}') from None
     if platform:
         from longshore.images.registry.platforms import parse_platform
 

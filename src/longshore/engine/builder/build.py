@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
 
@@ -23,7 +23,7 @@ from longshore.build.stages import (
     read_program,
     target_stage,
 )
-from longshore.engine.bridges import BodyReader
+from longshore.engine.bridges import BodyReader, to_its_end
 from longshore.engine.builder.commit import StepCache
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import BuildOutput, Message
@@ -51,7 +51,7 @@ async def image_build(
     tags = [_tag(name) for name in options.tags]
     held = ExitStack()
     try:
-        space = await asyncio.to_thread(held.enter_context, workspace(engine))
+        space = await to_its_end(lambda: held.enter_context(workspace(engine)))
         content = await _fetch(engine, options, body, space)
         program = read_program(parse(content, options.dockerfile or DEFAULT_DOCKERFILE))
         build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
@@ -81,6 +81,7 @@ class Build:
         self.steps = 0
         self.image = ""
         """What came of it, in the end."""
+        self._beside: list[asyncio.Task[None]] = []
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
         self._first: dict[int, int] = {}
@@ -116,6 +117,11 @@ class Build:
 
     async def result(self, stage: Stage) -> str:
         """The image of a stage, which is waited for. Raises EngineError if it came to nothing."""
+        if stage.index not in self._runs:
+            # Only a trigger of a base image can name a stage that nothing else needs.
+            self._first[stage.index] = self.steps + 1
+            self.steps += 1 + len(stage.instructions)
+            self._start(stage)
         image = await asyncio.shield(self._runs[stage.index])
         if not image:
             raise InvalidParameter("the stage has no image: it is empty")
@@ -130,6 +136,10 @@ class Build:
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
 
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something while the build goes on, at the end of which it is waited for."""
+        self._beside.append(self.engine.spawn(work, "part of a build"))
+
     async def _work(self) -> None:
         try:
             await self._build()
@@ -141,6 +151,7 @@ class Build:
             for task in (*self._runs.values(), *self._pulls.values()):
                 task.cancel()
             await asyncio.gather(*self._runs.values(), *self._pulls.values(), return_exceptions=True)
+            await asyncio.shield(asyncio.gather(*self._beside, return_exceptions=True))
             self.output.end()
 
     async def _build(self) -> None:
@@ -152,21 +163,27 @@ class Build:
             self._tell("\n")
             self._outside(instruction)
         needs = self._plan()
-        self.output.expect(needs)
         for index in needs:
-            run = StageRun(self, self.program.stages[index], self._first[index])
-            self._runs[index] = asyncio.create_task(run.run(), name=f"stage {index}")
+            self._start(self.program.stages[index])
         await self._all_stages()
         image = self._runs[self._target.index].result()
         if not image:
             raise System("No image was generated. Is your Dockerfile empty?")
         self._warn_of_unused()
+        await asyncio.gather(*self._beside)
+        await asyncio.to_thread(self._name, image)
         self._finish(image)
+
+    def _start(self, stage: Stage) -> None:
+        self.output.expect(stage.index)
+        run = StageRun(self, stage, self._first[stage.index])
+        self._runs[stage.index] = asyncio.create_task(run.run(), name=f"stage {stage.index}")
 
     async def _all_stages(self) -> None:
         """Wait for all stages, or until one fails. Raises its failure."""
-        done, _ = await asyncio.wait(self._runs.values(), return_when=asyncio.FIRST_EXCEPTION)
-        for task in self._runs.values():
+        runs = list(self._runs.values())
+        done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_EXCEPTION)
+        for task in runs:
             if task in done:
                 task.result()
 
@@ -200,11 +217,14 @@ class Build:
         if left := unused(self.options.arguments, declared | platform_arguments("").keys()):
             self._tell(f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n")
 
+    def _name(self, image: str) -> None:
+        for reference in self._tags:
+            self.engine.images.tag(image, reference.name, reference.tagged.tag)
+
     def _finish(self, image: str) -> None:
         short = image.removeprefix("sha256:")[:12]
         self._tell(f"Successfully built {short}\n")
         for reference in self._tags:
-            self.engine.images.tag(image, reference.name, reference.tagged.tag)
             self._tell(f"Successfully tagged {reference.tagged.familiar}\n")
             labels = self.engine.images.images.get(image).labels
             name = reference.tagged.familiar
@@ -263,11 +283,12 @@ async def _fetch(
     if options.remote and options.remote != "client-session":
         from longshore.engine.builder.remote import fetch_remote
 
-        return await fetch_remote(options, space)
+        return await fetch_remote(engine, options, space)
     reader = BodyReader(body)
 
     def work() -> bytes:
-        unpack_context(cast(BinaryIO, io.BufferedReader(reader, 1 << 18)), space.context)
+        archive = cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
+        unpack_context(archive, space.context, engine.layers.ids)
         return find_dockerfile(space.context, options.dockerfile)
 
     try:

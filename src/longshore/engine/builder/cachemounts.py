@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from longshore.engine.engine import Engine
 
 KIND = "exec.cachemount"
+_REMOVING = "removing-"
 
 
 class BuildCacheRecord(ApiStruct):
@@ -131,25 +133,52 @@ def build_cache(engine: Engine) -> list[BuildCacheRecord]:
     return sorted(found, key=lambda each: each.CreatedAt)
 
 
+@dataclass(frozen=True)
+class PruneLimits:
+    """How far to prune, in bytes; 0 is no limit. Without the last two, everything above the first goes."""
+
+    reserved_space: int = 0
+    """What caches may take in any case."""
+    max_used_space: int = 0
+    """Prune while they take more …"""
+    min_free_space: int = 0
+    """… or the disk has less left."""
+
+    def exceeded(self, total: int, root: Path) -> bool:
+        """Whether to go on, with caches of `total` bytes."""
+        if total <= self.reserved_space > 0:
+            return False
+        if not self.max_used_space and not self.min_free_space:
+            return True
+        if 0 < self.max_used_space < total:
+            return True
+        return self.min_free_space > 0 and shutil.disk_usage(root).free < self.min_free_space
+
+
 async def build_prune(
-    engine: Engine, filters: Mapping[str, Collection[str]], keep_storage: int = 0
+    engine: Engine, filters: Mapping[str, Collection[str]], limits: PruneLimits | None = None
 ) -> BuildCachePruneReport:
     """POST /build/prune: remove caches that no step uses, the longest unused first.
 
-    As long as they take more than `keep_storage` bytes together. Raises InvalidParameter.
+    Raises InvalidParameter.
     """
+    limits = limits or PruneLimits()
     for name in filters:
         if name not in _FILTERS:
             raise InvalidParameter(f"invalid filter '{name}'")
+    await asyncio.to_thread(_finish_removals, engine)
     found = await asyncio.to_thread(build_cache, engine)
     total = sum(each.Size for each in found)
     report = BuildCachePruneReport()
     for each in sorted(found, key=lambda each: each.LastUsedAt or ""):
-        if total <= keep_storage > 0 or each.ID in engine.cache_mounts.counts:
+        if not limits.exceeded(total, engine.data_root):
+            break
+        if each.ID in engine.cache_mounts.counts or not _matches(each, filters):
             continue
-        if not _matches(each, filters):
-            continue
-        await asyncio.to_thread(remove_tree, _root(engine) / each.ID)
+        # Out of sight before anybody can ask for it again: nothing else runs in between.
+        doomed = _root(engine) / f"{_REMOVING}{each.ID}"
+        (_root(engine) / each.ID).rename(doomed)
+        await asyncio.to_thread(remove_tree, doomed)
         report.CachesDeleted = [*(report.CachesDeleted or []), each.ID]
         report.SpaceReclaimed += each.Size
         total -= each.Size
@@ -216,7 +245,14 @@ def _root(engine: Engine) -> Path:
 
 def _directories(engine: Engine) -> list[Path]:
     root = _root(engine)
-    return list(root.iterdir()) if root.is_dir() else []
+    entries = list(root.iterdir()) if root.is_dir() else []
+    return [entry for entry in entries if not entry.name.startswith(_REMOVING)]
+
+
+def _finish_removals(engine: Engine) -> None:
+    """Remove what a daemon that died had no time for."""
+    for doomed in _root(engine).glob(f"{_REMOVING}*"):
+        remove_tree(doomed)
 
 
 def _read(directory: Path) -> _Record | None:

@@ -16,6 +16,7 @@ from longshore.build.patterns import clean
 from longshore.build.shell import expand
 from longshore.build.sources import Source, find_sources, hash_strings
 from longshore.build.stages import find_stage
+from longshore.engine.bridges import to_its_end
 from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.layers.store import Layer
 
@@ -44,7 +45,7 @@ async def copy_files(stage: StageRun, instruction: Copy) -> None:
         if await stage.use_cache(step):
             return
         try:
-            layer = await asyncio.to_thread(_layer, stage, wanted, sources, ownership)
+            layer = await stage.make_layer(lambda: _layer(stage, wanted, sources, ownership))
         except EngineError as exc:
             if wanted.chown and "chown" in exc.message:
                 raise
@@ -106,7 +107,8 @@ async def _origin(stage: StageRun, wanted: _Wanted, views: ExitStack) -> tuple[P
         except EngineError as exc:
             raise type(exc)(f"invalid from flag value {name}: {exc}") from exc
     chain = stage.engine.images.images.get(id).chain_id or None
-    root = await asyncio.to_thread(views.enter_context, stage.engine.layers.view(chain))
+    view = stage.engine.layers.view(chain)
+    root = await to_its_end(lambda: views.enter_context(view))
     return root, not wanted.chown
 
 
@@ -116,6 +118,8 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
         return []
     local, found = [], []
     for pattern in wanted.patterns:
+        if not instruction.add and pattern.startswith(("http://", "https://")):
+            raise InvalidParameter("source can't be a URL for COPY")
         if instruction.add and (fetched := await _fetched(stage, wanted, pattern)) is not None:
             found.append(fetched)
         else:

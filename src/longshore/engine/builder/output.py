@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any
 
 Message = dict[str, Any]
@@ -23,9 +23,9 @@ class BuildOutput:
         self._waiters: set[asyncio.Event] = set()
         self._ended = False
 
-    def expect(self, stages: Iterable[int]) -> None:
-        """The stages that will have something to say."""
-        self._held = {stage: [] for stage in sorted(stages)}
+    def expect(self, stage: int) -> None:
+        """The stage will have something to say."""
+        self._held = dict(sorted({**self._held, stage: []}.items()))
 
     def say(self, message: Message, stage: int | None = None) -> None:
         """Queue a message; one of a stage waits for the stage's turn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from longshore.build.sources import Source, find_sources
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import Message
 from longshore.engine.builder.workspace import Workspace
-from longshore.errors import InvalidParameter
+from longshore.engine.engine import Engine
+from longshore.errors import EngineError, InvalidParameter
 from longshore.images.progress import Progress
 from longshore.layers.compression import is_compressed
+from longshore.layers.idmap import IdMap
 
 if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun
@@ -27,7 +30,7 @@ _SNIFFED = 265
 """Bytes up to the end of a tar header's magic."""
 
 
-async def fetch_remote(options: BuildOptions, space: Workspace) -> bytes:
+async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) -> bytes:
     """Fill the context from `remote`: a repository, an archive, or a Dockerfile alone; the Dockerfile.
 
     Raises InvalidParameter, System.
@@ -37,13 +40,16 @@ async def fetch_remote(options: BuildOptions, space: Workspace) -> bytes:
         place = space.fresh("git")
         space.context = await checkout(git, place, keep_git_dir=True)
     elif options.remote.startswith(("http://", "https://")):
-        file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
+        try:
+            file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
+        except EngineError as exc:
+            raise type(exc)(f"error downloading remote context {options.remote}: {exc}") from exc
         if not await asyncio.to_thread(_looks_like_archive, file.path):
             if file.content_type not in _TEXT and not file.content_type.startswith("text/"):
                 raise InvalidParameter(f"unsupported Content-Type {file.content_type!r} of {options.remote}")
             (space.context / "Dockerfile").write_bytes(file.path.read_bytes())
             return find_dockerfile(space.context, "")
-        await asyncio.to_thread(_unpack, file.path, space.context)
+        await asyncio.to_thread(_unpack, file.path, space.context, engine.layers.ids)
     else:
         raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
 
@@ -84,12 +90,19 @@ async def add_url(stage: StageRun, url: str, destination: str, checksum: str) ->
     return Source(place, file.path.name, f"file:{digest}", False, extract=False)
 
 
-async def _download(url: str, place: Path, progress: object, checksum: str = "") -> Downloaded:
+async def _download(
+    url: str, place: Path, progress: Callable[[int, int], None], checksum: str = ""
+) -> Downloaded:
     """In a thread, which gives up soon after the task that waits for it."""
     cancelled = False
-    work = asyncio.create_task(
-        asyncio.to_thread(download, url, place, progress, lambda: cancelled, checksum)  # type: ignore[arg-type]
-    )
+
+    def work_in_thread() -> Downloaded:
+        from longshore.images.registry.transport import named_failure
+
+        with named_failure("GET", url):
+            return download(url, place, progress, lambda: cancelled, checksum)
+
+    work = asyncio.create_task(asyncio.to_thread(work_in_thread))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -110,6 +123,6 @@ def _looks_like_archive(path: Path) -> bool:
     return is_compressed(start) or start[257:262] == b"ustar"
 
 
-def _unpack(path: Path, context: Path) -> None:
+def _unpack(path: Path, context: Path, ids: IdMap) -> None:
     with path.open("rb") as file:
-        unpack_context(file, context)
+        unpack_context(file, context, ids)

@@ -60,7 +60,7 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
         await mounts.note_missing(container)
         await _run(stage, container, command)
         await mounts.remove_stubs(container)
-        layer = await asyncio.to_thread(_layer, stage, container)
+        layer = await stage.make_layer(lambda: _layer(stage, container))
         await stage.commit(_probed(step, known), layer, container.id)
 
 
@@ -116,7 +116,7 @@ async def _create(
     host_config.NetworkMode = network
     host_config.LogConfig = LogConfig(Type="none")
     host_config.Mounts = mounts.of_container or None
-    request = convert({**to_plain(config)}, ContainerCreateRequest)
+    request = convert(to_plain(config), ContainerCreateRequest)
     request.HostConfig = host_config
     created = asyncio.create_task(container_create(engine, "", request))
     try:
@@ -129,9 +129,10 @@ async def _create(
     stage.build.space.note_container(response.Id)
 
     async def end(kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        cancelled = error is not None and not isinstance(error, Exception)
-        if cancelled or options.force_remove or (options.remove and error is None):
-            await asyncio.shield(_remove(stage, response.Id))
+        if error is not None and not isinstance(error, Exception):
+            await asyncio.shield(_remove(stage, response.Id))  # It may still run, and use its mounts.
+        elif options.force_remove or (options.remove and error is None):
+            stage.build.beside(_remove(stage, response.Id))
         else:
             stage.build.space.forget_container(response.Id)
 
@@ -154,6 +155,7 @@ async def _run(stage: StageRun, container: Container, command: list[str]) -> Non
     output = asyncio.create_task(streams.attach(shown, stdin=False, stdout=True, stderr=True, tty=False))
     try:
         await asyncio.sleep(0)  # The output is subscribed to before anything can be said.
+        stage.engine.log_container_event(container, "attach")
         await container_start(stage.engine, container.id)
         code, _ = await ended
         await output

@@ -19,6 +19,7 @@ from longshore.build.shell import expand_word
 from longshore.build.sources import find_sources
 from longshore.build.stages import find_stage
 from longshore.containers.container import Container
+from longshore.engine.bridges import to_its_end
 from longshore.engine.builder import cachemounts
 from longshore.errors import InvalidParameter, NotFound
 from longshore.layers.copying import CopyExtractor
@@ -134,7 +135,8 @@ class RunMounts:
             id = await stage.build.base_image(name, stage.build.options.platform, stage.say)
         self._marks.append(id)
         chain = stage.engine.images.images.get(id).chain_id or None
-        return await asyncio.to_thread(self._held.enter_context, stage.engine.layers.view(chain))
+        view = stage.engine.layers.view(chain)
+        return await to_its_end(lambda: self._held.enter_context(view))
 
     def _bind(self, mount: Mount, root: Path) -> None:
         if not mount.origin:
@@ -160,6 +162,7 @@ class RunMounts:
         place = self._stage.build.space.fresh("overlay")
         for name in ("upper", "work", "merged"):
             (place / name).mkdir()
+            (place / name).chmod(0o755)
         base = path if is_directory else path.parent
         lower = os.path.relpath(base, place.parent)
         options = OverlayOptions(
@@ -182,7 +185,6 @@ class RunMounts:
 
     def _write_script(self, script: Heredoc) -> None:
         place = self._stage.build.space.fresh("script")
-        place.chmod(0o755)
         content = script.text.encode("utf-8", "surrogateescape")
         with CopyExtractor(place, IdMap(), "/") as extractor:
             entry = TarEntry(script.name, REGULAR, 0o755, 0, 0, len(content), 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore.build.arguments import BuildArguments
@@ -22,6 +24,7 @@ from longshore.build.instructions import (
 from longshore.build.shell import expand_word
 from longshore.build.stages import Stage, find_stage
 from longshore.build.state import StageState
+from longshore.engine.bridges import to_its_end
 from longshore.engine.builder.commit import commit_step, image_config
 from longshore.engine.builder.output import Message
 from longshore.engine.workdir import setup_working_directory
@@ -97,16 +100,17 @@ class StageRun:
         step = self.nop(told, writes=isinstance(instruction, Workdir))
         if await self.use_cache(step):
             return
-        # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
-        container = self.running_in(secrets.token_hex(32))
         layer: Layer | None = None
         directory = state.config.WorkingDir
         if isinstance(instruction, Workdir) and directory.strip("/"):
-            layer = await asyncio.to_thread(
-                self.engine.layers.build,
-                self.parent_chain(),
-                lambda root: setup_working_directory(root, directory),
-            )
+            layers, chain = self.engine.layers, self.parent_chain()
+
+            def fill(root: Path) -> None:
+                setup_working_directory(root, directory, layers.ids.root)
+
+            layer = await self.make_layer(lambda: layers.build(chain, fill))
+        # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
+        container = self.running_in(secrets.token_hex(32))
         await self.commit(step, layer, container)
 
     async def use_cache(self, step: Config) -> bool:
@@ -116,6 +120,15 @@ class StageRun:
             self.tell(" ---> Using cache\n")
             self.state.image_id = found
         return bool(found)
+
+    async def make_layer(self, work: Callable[[], Layer | None]) -> Layer | None:
+        """Make a layer in a thread; it goes again if the build is cancelled meanwhile."""
+
+        def give_back(layer: Layer | None) -> None:
+            if layer is not None:
+                self.engine.layers.release(layer)
+
+        return await to_its_end(work, give_back)
 
     async def commit(self, step: Config, layer: Layer | None, container: str = "") -> None:
         """Make the image of a step, and go on from it. The reference to `layer` is given back."""

@@ -32,13 +32,15 @@ class Workspace:
         self.root = root
         self.context = root / "context"
         self._containers = root / "containers"
-        for directory in (root, self.context, self._containers):
-            directory.mkdir(mode=0o700, parents=True)
+        root.mkdir(mode=0o700, parents=True)
+        self._containers.mkdir()
+        # Steps may see it, whoever they run as; from outside the way leads through `root`.
+        _make_readable(self.context)
 
     def fresh(self, kind: str) -> Path:
         """A new directory in it."""
         path = self.root / f"{kind}-{secrets.token_hex(6)}"
-        path.mkdir(mode=0o700)
+        _make_readable(path)
         return path
 
     def note_container(self, id: str) -> None:
@@ -66,10 +68,7 @@ def workspace(engine: Engine) -> Iterator[Workspace]:
 
 async def remove_interrupted_builds(engine: Engine) -> None:
     """Remove what a daemon that died has left of its builds: their containers, their directories."""
-    root = builds_root(engine)
-    if not root.is_dir():
-        return
-    for build in list(root.iterdir()):
+    for build in list(builds_root(engine).iterdir()):
         for entry in (build / "containers").glob("*"):
             with contextlib.suppress(NotFound, Conflict):
                 try:
@@ -79,6 +78,11 @@ async def remove_interrupted_builds(engine: Engine) -> None:
                         raise
                     log.error("container %s of a build that was cut off stays: %s", entry.name[:12], exc)
         await asyncio.to_thread(_discard, build)
+
+
+def _make_readable(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o755)
 
 
 def _discard(build: Path) -> None:

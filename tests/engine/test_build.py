@@ -1,0 +1,388 @@
+"""Builds by the real daemon: what the classic builder of dockerd does not know, and what goes wrong."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from differential.builds import archive, build, error
+from harness import Client, DockerCLI, Longshored, Response
+
+Files = dict[str, "bytes | str | None"]
+
+
+@pytest.fixture
+def builder(daemon: Longshored) -> Iterator[Longshored]:
+    """The session's daemon; images and caches that a test made are removed after it."""
+    before = _images(daemon)
+    yield daemon
+    daemon.reset()
+    client = Client(daemon.socket, "1.50")
+    _wait_for(lambda: not _leftovers(daemon))
+    while left := _images(daemon) - before:
+        for id in left:
+            client.delete(f"/images/{id}", force=1)
+        assert _images(daemon) - before != left
+    client.post("/build/prune", all=1)
+
+
+def text(answer: Response) -> str:
+    """What a build shows."""
+    assert answer.status == 200, answer.body
+    lines = [json.loads(line) for line in answer.body.split(b"\r\n") if line]
+    return "".join(line.get("stream", "") for line in lines)
+
+
+def made(daemon: Longshored, steps: str, files: Files | None = None, **query: Any) -> str:
+    """Build, and give what was shown."""
+    answer = build(daemon, archive(steps, files), **{"t": "made:1", **query})
+    assert not error(answer), error(answer)
+    return text(answer)
+
+
+def refused(daemon: Longshored, steps: str, files: Files | None = None, **query: Any) -> str:
+    """Build, and give what it failed with."""
+    found = error(build(daemon, archive(steps, files), **query))
+    assert found
+    return found
+
+
+def test_cli_builds_without_being_told_how(builder: Longshored, tmp_path: Path) -> None:
+    docker: DockerCLI = builder.docker
+    (tmp_path / "f").write_text("content")
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY f /f\nRUN cat /f\n")
+    assert "Successfully tagged cli:latest" in docker("build", "-t", "cli", ".", cwd=tmp_path).stdout
+    id = docker("build", "-q", ".", cwd=tmp_path).stdout.strip()
+    assert id == docker.out("inspect", "-f", "{{.Id}}", "cli")
+    from_stdin = docker("build", "-f", "-", ".", cwd=tmp_path, input="FROM busybox\nCOPY f /g\n").stdout
+    assert "Step 2/2 : COPY f /g" in from_stdin
+    assert "Step 2/2 : ENV A=b" in docker("build", "-", input="FROM busybox\nENV A=b\n").stdout
+
+
+def test_buildkit_is_refused_with_the_way_out(builder: Longshored) -> None:
+    answer = build(builder, archive("FROM busybox\n"), version=2)
+    assert answer.status == 400
+    assert "DOCKER_BUILDKIT=0" in answer.json["message"]
+    assert build(builder, archive("FROM busybox\n"), outputs='[{"Type":"local"}]').status == 400
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [gzip.compress, bz2.compress, lzma.compress, zstandard.ZstdCompressor().compress],
+    ids=["gzip", "bzip2", "xz", "zstd"],
+)
+def test_contexts_may_be_compressed(builder: Longshored, compress: Callable[[bytes], bytes]) -> None:
+    answer = build(builder, compress(archive("FROM busybox\nCOPY f /\nRUN cat /f\n", {"f": b"in here\n"})))
+    assert "in here\n" in text(answer)
+
+
+def test_here_documents(builder: Longshored) -> None:
+    shown = made(
+        builder,
+        """FROM busybox
+ENV X=1
+RUN <<E
+echo "one $X"
+E
+RUN <<-'E' cat > /o
+\tkept $X
+E
+RUN <<E
+#!/bin/cat
+a program
+E
+COPY <<F1 <<"F2" /d/
+expanded $X "quoted"
+F1
+literal $X
+F2
+RUN cat /o && grep . /d/* && ! ls /dev/pipes
+""",
+    )
+    assert "one 1\n" in shown
+    assert "#!/bin/cat\na program\n" in shown
+    assert 'kept $X\n/d/F1:expanded 1 "quoted"\n/d/F2:literal $X\n' in shown
+
+
+def test_only_needed_stages_are_built(builder: Longshored) -> None:
+    shown = made(
+        builder,
+        "FROM busybox AS no\nRUN false\n"
+        "FROM busybox AS a\nRUN echo from-a\nFROM busybox AS b\nRUN echo from-b\n"
+        "FROM busybox\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n",
+    )
+    assert shown.index("from-a") < shown.index("Step 3/7") < shown.index("from-b")
+
+
+def test_independent_stages_meet(builder: Longshored) -> None:
+    """Each of two stages waits for the other: built one after the other, they would never end."""
+    wait = "RUN --mount=type=cache,target=/c touch /c/{0}; while [ ! -e /c/{1} ]; do usleep 9999; done\n"
+    made(
+        builder,
+        f"FROM busybox AS a\n{wait.format('a', 'b')}FROM busybox AS b\n{wait.format('b', 'a')}"
+        "FROM busybox\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n",
+    )
+
+
+def test_mounts_of_a_step(builder: Longshored) -> None:
+    shown = made(
+        builder,
+        """FROM busybox AS other
+RUN mkdir /s && echo of-stage > /s/f
+FROM busybox
+RUN --mount=type=cache,target=/root/c/x echo 1 >> /root/c/x/n
+RUN --mount=type=cache,target=/root/c/x echo 2 >> /root/c/x/n; tr '\\n' ' ' < /root/c/x/n
+RUN echo empty: $(ls /root)
+RUN --mount=target=/ctx cat /ctx/sub/f && ! touch /ctx/new
+RUN --mount=target=/ctx,rw touch /ctx/new
+RUN --mount=source=sub,target=sub ls sub
+RUN --mount=from=other,target=/o,rw cat /o/s/f && touch /o/new
+RUN --mount=type=tmpfs,target=/t,size=1m df /t | grep -c tmpfs
+RUN --network=none ls /sys/class/net
+RUN ls / | grep -E '^(ctx|o|t|sub)$'; true
+""",
+        {"sub/f": b"of-context\n"},
+    )
+    assert "1 2 " in shown
+    assert "empty:\n" in shown
+    assert "of-context\n" in shown
+    assert "of-stage\n" in shown
+    assert "\nlo\n" in shown
+    for stub in ("ctx", "o", "t", "sub"):
+        assert f"\n{stub}\n" not in shown.partition("grep -E")[2]
+
+
+def test_what_a_mount_takes_counts_for_the_cache(builder: Longshored) -> None:
+    dockerfile = "FROM busybox\nRUN --mount=target=/c,source=f cat /c > /out && cat /out\n"
+    assert "first" in made(builder, dockerfile, {"f": b"first"})
+    assert "Using cache" in made(builder, dockerfile, {"f": b"first", "other": b""})
+    assert "second" in made(builder, dockerfile, {"f": b"second"})
+
+
+def test_caches_are_told_of_and_pruned(builder: Longshored) -> None:
+    api = Client(builder.socket, "1.50")
+    made(builder, "FROM busybox\nRUN --mount=type=cache,id=mine,target=/c echo 12345 > /c/f\n")
+    (cache,) = api.get("/system/df").json["BuildCache"]
+    assert (cache["Type"], cache["Size"], cache["UsageCount"], cache["InUse"]) == (
+        "exec.cachemount", 6, 1, False,
+    )  # fmt: skip
+    assert api.post("/build/prune", filters={"id": ["nope"]}).json["CachesDeleted"] is None
+    for limits in ({"keep-storage": 6}, {"max-used-space": 6}, {"min-free-space": 1}):
+        assert api.post("/build/prune", **limits).json["CachesDeleted"] is None
+    report = api.post("/build/prune", all=1).json
+    assert report == {"CachesDeleted": [cache["ID"]], "SpaceReclaimed": 6}
+    assert api.get("/system/df").json["BuildCache"] == []
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ("RUN --security=insecure true", "security.insecure is not allowed"),
+        ("RUN --network=host true", "network.host is not allowed"),
+        ("RUN --mount=type=secret,id=x,required true", "secret x is not available"),
+        ("RUN --mount=type=ssh,required true", "ssh default is not available"),
+        ("ADD --checksum=sha256:00 f /f", "checksum can't be specified"),
+        ("COPY --chmod=9 f /f", "invalid chmod parameter"),
+    ],
+)
+def test_steps_that_are_refused(builder: Longshored, step: str, why: str) -> None:
+    assert why in refused(builder, f"FROM busybox\n{step}\n", {"f": b""})
+
+
+def test_flags_of_copy(builder: Longshored) -> None:
+    shown = made(
+        builder,
+        """FROM busybox
+COPY --chmod=640 d/x /m/octal
+COPY --chmod=u=rwX,go= d /m/symbolic
+COPY --parents d/x d/./sub/y /p/
+COPY --exclude=*.md --exclude=sub d /e
+COPY **/y /deep/
+RUN stat -c '%a %n' /m/octal /m/symbolic/sub /m/symbolic/x; find /p /e /deep -type f | sort
+""",
+        {"d/x": b"x", "d/sub/y": b"y", "d/r.md": b"r"},
+    )
+    assert "640 /m/octal\n700 /m/symbolic/sub\n600 /m/symbolic/x\n" in shown
+    assert "/deep/y\n/e/x\n/p/d/x\n/p/sub/y\n" in shown
+
+
+def test_the_cache_outlives_the_daemon(fresh_daemon: Longshored) -> None:
+    dockerfile, files = "FROM busybox\nENV A=b\nCOPY f /f\nRUN cat /f\n", {"f": b"content\n"}
+    first = made(fresh_daemon, dockerfile, files)
+    fresh_daemon.restart()
+    second = made(fresh_daemon, dockerfile, files)
+    assert second.count("Using cache") == 3
+    assert first.splitlines()[-2:] == second.splitlines()[-2:]
+    assert made(fresh_daemon, dockerfile, {"f": b"changed\n"}).count("Using cache") == 1
+    assert "Using cache" not in made(fresh_daemon, dockerfile, files, nocache=1)
+
+
+def test_cache_from_an_image_that_was_loaded(fresh_daemon: Longshored, tmp_path: Path) -> None:
+    docker = fresh_daemon.docker
+    dockerfile = "FROM busybox\nENV A=b\nRUN echo once > /f\nCMD x\n"
+    made(fresh_daemon, dockerfile, t="source:1")
+    id = docker.out("inspect", "-f", "{{.Id}}", "source:1")
+    docker("save", "-o", str(tmp_path / "saved.tar"), "source:1")
+    docker("rmi", "source:1")
+    docker("load", "-i", str(tmp_path / "saved.tar"))
+    assert "Using cache" not in made(fresh_daemon, dockerfile, t="other:1")
+    again = made(fresh_daemon, dockerfile, t="again:1", cachefrom='["source:1"]')
+    assert again.count("Using cache") == 3
+    assert docker.out("inspect", "-f", "{{.Id}}", "again:1") == id
+
+
+def test_an_image_from_elsewhere_is_no_cache(builder: Longshored, tmp_path: Path) -> None:
+    """Whoever made it may claim that it is what a step makes of nothing."""
+    made(builder, "FROM scratch\nCOPY f /f\n", {"f": b"good"}, t="forged:1")
+    docker = builder.docker
+    docker("save", "-o", str(tmp_path / "saved.tar"), "forged:1")
+    docker("rmi", "forged:1")
+    docker("load", "-i", str(tmp_path / "saved.tar"))
+    assert "Using cache" not in made(builder, "FROM scratch\nCOPY f /f\n", {"f": b"good"})
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [("up", "../../../../../../etc/passwd"), ("absolute", "/etc/passwd"), ("proc", "/proc/self/environ")],
+)
+def test_links_lead_nowhere_outside_the_context(builder: Longshored, name: str, link: str) -> None:
+    files: Files = {"l": link, "dir/l": link}
+    assert "file not found in build context" in refused(builder, "FROM busybox\nCOPY l /l\n", files)
+    shown = made(builder, "FROM busybox\nCOPY dir /d\nRUN readlink /d/l\n", files)
+    assert f"\n{link}\n" in shown
+    assert "stat" in refused(builder, "FROM busybox\nRUN --mount=source=l,target=/x cat /x\n", files)
+
+
+def test_links_in_an_image_lead_nowhere_outside(builder: Longshored, tmp_path: Path) -> None:
+    made(
+        builder,
+        f"FROM busybox\nRUN ln -s {tmp_path} /out && ln -s ../../../../../../{tmp_path} /up\n"
+        "COPY f /out/f\nCOPY f /up/f\nADD a.tar /out/\n",
+        {"f": b"f", "a.tar": archive("", {"g": b"g"})},
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_contexts_that_want_out(builder: Longshored, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    assert build(builder, archive("FROM busybox\n", {f"../../../../..{target}": b""})).status == 400
+    files: Files = {"l": str(tmp_path), "l/target": b""}
+    build(builder, archive("FROM busybox\n", files))
+    assert not target.exists()
+    assert build(builder, b"this is no archive" * 100).status == 400
+    assert build(builder, archive("FROM busybox\n")[:515]).status == 400
+    assert build(builder, b"").status == 400
+    assert "Cannot locate" in refused(builder, "FROM busybox\n", dockerfile="../../../../../etc/shadow")
+    leads_out: Files = {"Dockerfile": "/etc/passwd"}
+    assert "Cannot locate" in error(build(builder, archive("", leads_out)))
+
+
+def test_an_archive_that_climbs_its_own_link(builder: Longshored, tmp_path: Path) -> None:
+    unpacked = archive("", {"out": str(tmp_path), "out/h": b"h"})
+    assert "file exists" in refused(builder, "FROM busybox\nADD a.tar /\n", {"a.tar": unpacked})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_are_never_opened(builder: Longshored) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, kind, major, minor in (
+            ("d/zero", tarfile.CHRTYPE, 1, 5),  # reading it would not end
+            ("d/fifo", tarfile.FIFOTYPE, 0, 0),
+            ("d/block", tarfile.BLKTYPE, 7, 250),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.devmajor, entry.devminor = kind, major, minor
+            tar.addfile(entry)
+        content = b"FROM busybox\nCOPY d /d\nCOPY d/zero /z\nRUN ls -l /d /z\n"
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    shown = text(build(builder, buffer.getvalue()))
+    assert shown.count("crw") == 2
+    assert "prw" in shown
+
+
+def test_a_client_that_leaves_ends_the_build(builder: Longshored) -> None:
+    api = Client(builder.socket, "1.50")
+    before = _images(builder)
+    body = archive("FROM busybox\nENV A=b\nRUN echo started; sleep 1000\n")
+    with api.stream("POST", "/build", body, headers={"Content-Type": "application/x-tar"}) as answer:
+        while b"started" not in answer.readline():
+            pass
+    _wait_for(lambda: not _leftovers(builder))
+    assert len(_images(builder) - before) == 1  # The step that was done stays for the next build.
+
+
+def test_a_daemon_that_dies_leaves_nothing_of_a_build(fresh_daemon: Longshored) -> None:
+    api = Client(fresh_daemon.socket, "1.50")
+    body = archive("FROM busybox\nRUN --mount=target=/c,rw echo started; sleep 1000\n")
+    with api.stream("POST", "/build", body, headers={"Content-Type": "application/x-tar"}) as answer:
+        while b"started" not in answer.readline():
+            pass
+        fresh_daemon.kill()
+    fresh_daemon.start()
+    _wait_for(lambda: not _leftovers(fresh_daemon))
+    made(fresh_daemon, "FROM busybox\nRUN true\n")
+
+
+def test_what_failed_stays_to_be_looked_at(builder: Longshored) -> None:
+    api = Client(builder.socket, "1.50")
+    assert "returned a non-zero code: 7" in refused(builder, "FROM busybox\nRUN exit 7\n")
+    (kept,) = api.get("/containers/json", all=1).json
+    assert kept["State"] == "exited"
+    builder.reset()
+    refused(builder, "FROM busybox\nRUN exit 7\n", forcerm=1)
+    assert api.get("/containers/json", all=1).json == []
+
+
+def test_builds_beside_each_other(builder: Longshored) -> None:
+    def one(number: int) -> str:
+        step = f"FROM busybox\nCOPY f /f\nENV N={number}\nRUN cat /f; echo number $N\n"
+        return made(builder, step, {"f": b"same\n"}, t=f"made:{number}")
+
+    with ThreadPoolExecutor(4) as threads:
+        for number, shown in enumerate(threads.map(one, range(8))):
+            assert f"same\nnumber {number}\n" in shown
+
+
+def test_much_output_reaches_a_slow_client(builder: Longshored) -> None:
+    body = archive("FROM busybox\nRUN seq 1 300000\n")
+    api = Client(builder.socket, "1.50")
+    with api.stream("POST", "/build", body, headers={"Content-Type": "application/x-tar"}) as answer:
+        lines = answer.read().split(b"\r\n")
+    shown = "".join(json.loads(line).get("stream", "") for line in lines if line)
+    assert shown.count("\n") > 300000
+    assert "\n299999\n300000\n" in shown
+
+
+def _images(daemon: Longshored) -> set[str]:
+    return {each["Id"] for each in Client(daemon.socket, "1.50").get("/images/json", all=1).json}
+
+
+def _leftovers(daemon: Longshored) -> list[str]:
+    """Containers, and directories and mounts of builds."""
+    builds = daemon.data_root / "builder" / "builds"
+    containers = Client(daemon.socket, "1.50").get("/containers/json", all=1).json
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(builds) in line]
+    found = [each.name for each in builds.iterdir()] if builds.is_dir() else []
+    return [*(each["Id"] for each in containers), *found, *mounts]
+
+
+def _wait_for(condition: Callable[[], bool], patience: float = 20) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)

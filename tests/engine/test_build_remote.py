@@ -1,0 +1,192 @@
+"""Builds that take something from the web: contexts, repositories, single files."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from differential.builds import archive, build, error
+from engine.test_build import builder, made, refused, text
+from engine.test_pull_push import guarded
+from harness import Longshored
+from harness.registry import PASSWORD, USER, Registry
+
+__all__ = ["builder", "guarded"]
+
+DOCKERFILE = "FROM busybox\nCOPY . /all\nRUN cat /all/f; ls -A /all\n"
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def guess_type(self, path: object) -> str:
+        return "text/plain" if str(path).endswith("file") else super().guess_type(str(path))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on this machine, and the directory that it serves."""
+    root = tmp_path / "web"
+    root.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", root
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def repository(web: tuple[str, Path], tmp_path: Path) -> str:
+    """The URL of a repository: a branch `main`, a branch `other`, a tag `v1` of the first commit."""
+    work, bare = tmp_path / "work", web[1] / "r.git"
+
+    def git(*arguments: str, cwd: Path = work) -> None:
+        identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
+
+    work.mkdir()
+    git("init", "-q", "-b", "main")
+    (work / "f").write_text("of v1\n")
+    (work / "Dockerfile").write_text(DOCKERFILE)
+    (work / "sub").mkdir()
+    (work / "sub/Dockerfile").write_text("FROM busybox\nRUN echo of sub\n")
+    (work / "ignored").write_text("")
+    (work / ".dockerignore").write_text("ignored\n.git\n")
+    git("add", "-A")
+    git("commit", "-q", "-m", "one")
+    git("tag", "v1")
+    git("checkout", "-q", "-b", "other")
+    (work / "f").write_text("of other\n")
+    git("commit", "-q", "-a", "-m", "two")
+    git("checkout", "-q", "main")
+    (work / "f").write_text("of main\n")
+    git("commit", "-q", "-a", "-m", "three")
+    git("clone", "-q", "--bare", str(work), str(bare), cwd=tmp_path)
+    git("update-server-info", cwd=bare)
+    return f"{web[0]}/r.git"
+
+
+@pytest.mark.parametrize(
+    ("fragment", "content"),
+    [("", "main"), ("#main", "main"), ("#other", "other"), ("#v1", "v1"), ("#:sub", "sub")],
+)
+def test_repositories_as_contexts(builder: Longshored, repository: str, fragment: str, content: str) -> None:
+    shown = text(build(builder, b"", remote=repository + fragment))
+    assert f"of {content}\n" in shown
+    assert "\nignored\n" not in shown
+
+
+@pytest.mark.parametrize("fragment", ["#nope", "#--upload-pack=touch", "#main:nope"])
+def test_repositories_that_are_not_there(builder: Longshored, repository: str, fragment: str) -> None:
+    answer = build(builder, b"", remote=repository + fragment)
+    assert answer.status in (400, 500)
+
+
+def test_an_archive_as_context(builder: Longshored, web: tuple[str, Path]) -> None:
+    url, root = web
+    (root / "context.tar").write_bytes(
+        archive(DOCKERFILE, {"f": b"of tar\n", ".dockerignore": b"g", "g": b""})
+    )
+    shown = text(build(builder, b"", remote=f"{url}/context.tar"))
+    assert "of tar\n" in shown
+    assert "\ng\n" not in shown
+    (root / "own.tar").write_bytes(archive(DOCKERFILE, files | {"Dockerfile.dockerignore": b"Dock*"}))
+    assert "\ng\n" in text(build(builder, b"", remote=f"{url}/own.tar"))
+    assert build(builder, b"", remote=f"{url}/nope.tar").status == 500
+    assert build(builder, b"", remote="nonsense").status == 400
+
+
+def test_a_dockerfile_as_context(builder: Longshored, web: tuple[str, Path]) -> None:
+    url, root = web
+    (root / "Dockerfile").write_text("FROM busybox\nRUN echo alone\n")
+    assert "alone\n" in text(build(builder, b"", remote=f"{url}/Dockerfile"))
+
+
+def test_adding_files_from_the_web(builder: Longshored, web: tuple[str, Path]) -> None:
+    url, root = web
+    (root / "a.txt").write_text("a file\n")
+    (root / "a.tar").write_bytes(archive("", {"inside": b""}))
+    digest = hashlib.sha256(b"a file\n").hexdigest()
+    dockerfile = (
+        f"FROM busybox\nADD --checksum=sha256:{digest} --chmod=604 {url}/a.txt /new/\n"
+        f"ADD {url}/a.tar /tars/\n"
+        "RUN cat /new/a.txt; stat -c '%a %u %n' /new/a.txt; ls /tars\n"
+    )
+    shown = made(builder, dockerfile)
+    assert "a file\n604 0 /new/a.txt\na.tar\n" in shown
+    assert made(builder, dockerfile).count("Using cache") == 3
+    (root / "a.txt").write_text("another\n")
+    assert "digest mismatch" in refused(builder, dockerfile)
+    assert "404" in refused(builder, f"FROM busybox\nADD {url}/nope /\n")
+    assert "cannot determine filename" in refused(builder, f"FROM busybox\nADD {url}/ /\n")
+
+
+def test_adding_repositories(builder: Longshored, repository: str) -> None:
+    shown = made(
+        builder,
+        f"FROM busybox\nADD {repository}#v1 /r\nADD --keep-git-dir=true {repository}#main:. /k\n"
+        "RUN cat /r/f /k/f; ls -A /r; ls -d /k/.git\n",
+    )
+    assert "of v1\nof main\n" in shown
+    assert "\n/k/.git\n" in shown
+    assert "\n.git\n" not in shown
+
+
+def test_submodules_cannot_reach_files_of_the_machine(
+    builder: Longshored, repository: str, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    environment = (
+        "-c",
+        "user.name=me",
+        "-c",
+        "user.email=me@example.org",
+        "-c",
+        "protocol.file.allow=always",
+    )
+    (tmp_path / "secret").mkdir()
+    for arguments in (
+        ("init", "-q", str(tmp_path / "secret")),
+        ("-C", str(tmp_path / "secret"), "commit", "-q", "--allow-empty", "-m", "x"),
+        ("submodule", "add", "-q", str(tmp_path / "secret"), "stolen"),
+        ("commit", "-q", "-m", "evil"),
+        ("push", "-q", "-f", str(tmp_path / "web/r.git"), "HEAD:refs/heads/evil"),
+        ("-C", str(tmp_path / "web/r.git"), "update-server-info"),
+    ):
+        subprocess.run(["git", *environment, *arguments], cwd=work, check=True, capture_output=True)
+    answer = build(builder, b"", remote=f"{repository}#evil")
+    assert "transport 'file' not allowed" in error(answer)
+
+
+def test_a_base_is_pulled_with_the_clients_credentials(
+    builder: Longshored, guarded: Registry, tmp_path: Path
+) -> None:
+    docker, name = builder.docker, f"{guarded.address}/base:1"
+    docker("login", "-u", USER, "-p", PASSWORD, guarded.address)
+    try:
+        docker("tag", "busybox", name)
+        docker("push", name)
+        docker("rmi", name)
+        dockerfile = f"FROM {name}\nRUN true\n"
+        # The archive of a context alone carries no credentials.
+        assert "no basic auth credentials" in refused(builder, dockerfile)
+        (tmp_path / "Dockerfile").write_text(dockerfile)
+        built = docker("build", "-t", "pulled", ".", cwd=tmp_path).stdout
+        assert "Pulling from base" in built
+        assert "Pulling from base" not in docker("build", ".", cwd=tmp_path).stdout
+        assert "Image is up to date" in docker("build", "--pull", ".", cwd=tmp_path).stdout
+        other = f"FROM --platform=linux/s390x {name}\n"
+        (tmp_path / "Dockerfile").write_text(other)
+        assert docker("build", ".", cwd=tmp_path, check=False).returncode != 0
+    finally:
+        docker("logout", guarded.address)
+        docker("rmi", "-f", name, "pulled", check=False)
