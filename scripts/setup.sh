@@ -33,6 +33,8 @@ install_packages() {
     has iptables || missing+=(iptables)
     has tini || missing+=(tini)
     has tmux || missing+=(tmux)
+    # The one Compose that is a program of its own; distributions without it skip its test.
+    has docker-compose || ! packaged docker-compose || missing+=(docker-compose)
     has ps || missing+=(procps)
     python=$(find_python) || python=
     if [ -z "$python" ]; then
@@ -66,6 +68,11 @@ python_package() {
     else
         echo python3.11 python3.11-venv
     fi
+}
+
+packaged() {
+    refresh_apt
+    apt-cache show "$1" >/dev/null 2>&1
 }
 
 need_root() { [ "$(id -u)" -eq 0 ] || die "run as root once: $* must be installed"; }

@@ -104,7 +104,9 @@ def as_of_version(described: ImageInspect, version: tuple[int, ...]) -> ImageIns
         described.VirtualSize = described.Size
         described.Created = described.Created or "0001-01-01T00:00:00Z"
     if version >= (1, 45):
-        described.Container, described.ContainerConfig = "", None
+        # Docker dropped ContainerConfig with it, and so broke docker-compose 1.x, which asks in the newest
+        # version there is and cannot recreate a container without. Nobody else minds the field.
+        described.Container = ""
     if version < (1, 50):
         described.Config = _OF_CONTAINERS | (described.Config or {})
     return described
