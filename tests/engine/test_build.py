@@ -114,6 +114,13 @@ RUN cat /o && grep . /d/* && ! ls /dev/pipes
     assert 'kept $X\n/d/F1:expanded 1 "quoted"\n/d/F2:literal $X\n' in shown
 
 
+def test_programs_in_here_documents_count_for_the_cache(builder: Longshored) -> None:
+    dockerfile = "FROM busybox\nRUN <<E\n#!/bin/cat\n{}\nE\n"
+    assert "first" in made(builder, dockerfile.format("first"))
+    assert "Using cache" in made(builder, dockerfile.format("first"))
+    assert "second" in made(builder, dockerfile.format("second"))
+
+
 def test_only_needed_stages_are_built(builder: Longshored) -> None:
     shown = made(
         builder,
@@ -334,7 +341,7 @@ def test_contexts_that_want_out(builder: Longshored, tmp_path: Path) -> None:
     assert build(builder, b"this is no archive" * 100).status == 400
     assert build(builder, archive("FROM busybox\n")[:515]).status == 400
     assert build(builder, b"").status == 400
-    assert "Cannot locate" in refused(builder, "FROM busybox\n", dockerfile="../../../../../etc/shadow")
+    assert "forbidden path" in refused(builder, "FROM busybox\n", dockerfile="../../../etc/shadow")
     leads_out: Files = {"Dockerfile": "/etc/passwd"}
     assert "Cannot locate" in error(build(builder, archive("", leads_out)))
 
