@@ -114,6 +114,13 @@ RUN cat /o && grep . /d/* && ! ls /dev/pipes
     assert 'kept $X\n/d/F1:expanded 1 "quoted"\n/d/F2:literal $X\n' in shown
 
 
+def test_programs_in_here_documents_count_for_the_cache(builder: Longshored) -> None:
+    dockerfile = "FROM busybox\nRUN <<E\n#!/bin/cat\n{}\nE\n"
+    assert "first" in made(builder, dockerfile.format("first"))
+    assert "Using cache" in made(builder, dockerfile.format("first"))
+    assert "second" in made(builder, dockerfile.format("second"))
+
+
 def test_only_needed_stages_are_built(builder: Longshored) -> None:
     shown = made(
         builder,
@@ -251,6 +258,58 @@ def test_an_image_from_elsewhere_is_no_cache(builder: Longshored, tmp_path: Path
     assert "Using cache" not in made(builder, "FROM scratch\nCOPY f /f\n", {"f": b"good"})
 
 
+@pytest.fixture
+def experimental(root: None, busybox_archive: Path) -> Iterator[Longshored]:
+    daemon = Longshored("--experimental")
+    try:
+        daemon.start()
+        daemon.load(busybox_archive)
+        yield daemon
+    finally:
+        daemon.destroy()
+
+
+def test_squash_leaves_one_layer(experimental: Longshored) -> None:
+    shown = made(
+        experimental,
+        "FROM busybox\nRUN echo 1 > /gone; echo 2 > /kept; mkdir /d; echo 3 > /d/f\n"
+        "RUN rm /gone /etc/group && echo 4 >> /kept && rm -r /d && mkdir /d && echo 5 > /d/g\nENV A=b\n",
+        squash=1,
+    )
+    id = experimental.docker.out("inspect", "-f", "{{.Id}}", "made:1")
+    assert f"Successfully built {id[7:19]}\n" in shown
+    image = Client(experimental.socket, "1.50").get("/images/made:1/json").json
+    assert len(image["RootFS"]["Layers"]) == 2
+    assert "A=b" in image["Config"]["Env"]
+    history = experimental.docker.out("history", "--no-trunc", "--format", "{{.Size}} {{.Comment}}", "made:1")
+    assert history.splitlines()[0].startswith("6B merge sha256:")
+    found = experimental.docker.out(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "made:1",
+        "sh",
+        "-c",
+        "cat /kept /d/*; ls /gone /d 2>&1; true",
+    )
+    assert found.splitlines()[:4] == ["2", "4", "5", "ls: /gone: No such file or directory"]
+    experimental.docker("save", "-o", str(experimental.root / "saved.tar"), "made:1")
+    with tarfile.open(experimental.root / "saved.tar") as saved:
+        entries = _names_of_last_layer(saved)
+    assert {".wh.group", "kept", "g"} <= {name.rpartition("/")[2] for name in entries}
+    assert not any("gone" in name or name.endswith("d/f") for name in entries)
+
+
+def _names_of_last_layer(saved: tarfile.TarFile) -> list[str]:
+    manifest = saved.extractfile("manifest.json")
+    assert manifest is not None
+    layer = saved.extractfile(json.load(manifest)[0]["Layers"][-1])
+    assert layer is not None
+    with tarfile.open(fileobj=layer) as tar:
+        return tar.getnames()
+
+
 @pytest.mark.parametrize(
     ("name", "link"),
     [("up", "../../../../../../etc/passwd"), ("absolute", "/etc/passwd"), ("proc", "/proc/self/environ")],
@@ -282,7 +341,7 @@ def test_contexts_that_want_out(builder: Longshored, tmp_path: Path) -> None:
     assert build(builder, b"this is no archive" * 100).status == 400
     assert build(builder, archive("FROM busybox\n")[:515]).status == 400
     assert build(builder, b"").status == 400
-    assert "Cannot locate" in refused(builder, "FROM busybox\n", dockerfile="../../../../../etc/shadow")
+    assert "forbidden path" in refused(builder, "FROM busybox\n", dockerfile="../../../etc/shadow")
     leads_out: Files = {"Dockerfile": "/etc/passwd"}
     assert "Cannot locate" in error(build(builder, archive("", leads_out)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from differential.builds import archive, build, error
-from engine.test_build import builder, made, refused, text
+from engine.test_build import Files, builder, made, refused, text
 from engine.test_pull_push import guarded
 from harness import Longshored
 from harness.registry import PASSWORD, USER, Registry
@@ -93,9 +93,8 @@ def test_repositories_that_are_not_there(builder: Longshored, repository: str, f
 
 def test_an_archive_as_context(builder: Longshored, web: tuple[str, Path]) -> None:
     url, root = web
-    (root / "context.tar").write_bytes(
-        archive(DOCKERFILE, {"f": b"of tar\n", ".dockerignore": b"g", "g": b""})
-    )
+    files: Files = {"f": b"of tar\n", ".dockerignore": b"g", "g": b""}
+    (root / "context.tar").write_bytes(archive(DOCKERFILE, files))
     shown = text(build(builder, b"", remote=f"{url}/context.tar"))
     assert "of tar\n" in shown
     assert "\ng\n" not in shown

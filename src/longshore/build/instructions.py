@@ -30,6 +30,8 @@ class Instruction:
 
 @dataclass(frozen=True)
 class From(Instruction):
+    """FROM: a base by name, `name` "" without AS."""
+
     base: str
     name: str
     platform: str
@@ -37,19 +39,21 @@ class From(Instruction):
 
 @dataclass(frozen=True)
 class Arg(Instruction):
-    """Names with defaults; None where there is none."""
+    """ARG: names with defaults; None where there is none."""
 
     args: list[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
 class Env(Instruction):
+    """ENV."""
+
     pairs: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Label(Instruction):
-    """`literal`: the request's own labels, in which nothing is expanded."""
+    """LABEL. `literal`: the request's own labels, in which nothing is expanded."""
 
     pairs: list[tuple[str, str]]
     literal: bool = False
@@ -75,7 +79,7 @@ class Copy(Instruction):
 
 @dataclass(frozen=True)
 class Run(Instruction):
-    """`shell`: the one word of `command` goes to the shell."""
+    """RUN. `shell`: the one word of `command` goes to the shell."""
 
     command: list[str]
     shell: bool
@@ -88,58 +92,80 @@ class Run(Instruction):
 
 @dataclass(frozen=True)
 class Cmd(Instruction):
+    """CMD. `shell`: the one word goes to the shell."""
+
     command: list[str]
     shell: bool
 
 
 @dataclass(frozen=True)
 class Entrypoint(Instruction):
+    """ENTRYPOINT. `shell`: the one word goes to the shell."""
+
     command: list[str]
     shell: bool
 
 
 @dataclass(frozen=True)
 class Expose(Instruction):
+    """EXPOSE: ports and ranges, with variables."""
+
     ports: list[str]
 
 
 @dataclass(frozen=True)
 class Healthcheck(Instruction):
+    """HEALTHCHECK."""
+
     check: HealthConfig
 
 
 @dataclass(frozen=True)
 class Maintainer(Instruction):
+    """MAINTAINER."""
+
     name: str
 
 
 @dataclass(frozen=True)
 class Onbuild(Instruction):
+    """ONBUILD: an instruction for whoever builds on the image."""
+
     trigger: str
 
 
 @dataclass(frozen=True)
 class Shell(Instruction):
+    """SHELL."""
+
     command: list[str]
 
 
 @dataclass(frozen=True)
 class StopSignal(Instruction):
+    """STOPSIGNAL."""
+
     signal: str
 
 
 @dataclass(frozen=True)
 class User(Instruction):
+    """USER."""
+
     user: str
 
 
 @dataclass(frozen=True)
 class Volume(Instruction):
+    """VOLUME."""
+
     paths: list[str]
 
 
 @dataclass(frozen=True)
 class Workdir(Instruction):
+    """WORKDIR."""
+
     path: str
 
 

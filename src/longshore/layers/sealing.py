@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from longshore.layers.difftar import ChunkReader, diff_tar
 from longshore.layers.driver import DELETED, Change
 from longshore.layers.idmap import IdMap
 from longshore.layers.tarstream import REGULAR, SYMLINK, TarEntry
 from longshore.layers.unpack import Unpacked, unpack
+
+_CHUNK = 1 << 20
+"""What the threads that read and describe the files hand over at once; small files are many."""
 
 
 def seal(files: Path, changes: list[Change], ids: IdMap, tar_split: BinaryIO) -> Unpacked:
@@ -21,7 +25,8 @@ def seal(files: Path, changes: list[Change], ids: IdMap, tar_split: BinaryIO) ->
     Sockets are removed, since no archive could hold them.
     """
     kept = [change for change in changes if change.kind == DELETED or not _removed_socket(files, change)]
-    return unpack(ChunkReader(diff_tar(files, kept, ids)), Tally(), tar_split)
+    archive = io.BufferedReader(ChunkReader(diff_tar(files, kept, ids)), _CHUNK)
+    return unpack(cast(BinaryIO, archive), Tally(), tar_split)
 
 
 class Tally:

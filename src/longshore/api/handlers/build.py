@@ -65,6 +65,7 @@ def _options(engine: Engine, request: Request) -> BuildOptions:
         quiet=query.boolean(request, "q"),
         no_cache=query.boolean(request, "nocache"),
         pull=query.boolean(request, "pull"),
+        squash=query.boolean(request, "squash"),
         remove=force_remove or not query.string(request, "rm") or query.boolean(request, "rm"),
         force_remove=force_remove,
         arguments=_json(request, "buildargs", "build args", dict[str, str | None]) or {},
@@ -87,10 +88,8 @@ def _refuse(engine: Engine, request: Request) -> None:
         raise InvalidParameter(f'invalid version "{version}"')
     if (isolation := query.string(request, "isolation").lower()) not in ("", "default"):
         raise InvalidParameter(f'Unsupported isolation: "{isolation}"')
-    if query.boolean(request, "squash"):
-        if not engine.config.experimental:
-            raise InvalidParameter("squash is only supported with experimental mode")
-        raise InvalidParameter("squash is not supported: a last stage with COPY --from does the same")
+    if query.boolean(request, "squash") and not engine.config.experimental:
+        raise InvalidParameter("squash is only supported with experimental mode")
     if query.string(request, "outputs") not in ("", "null", "[]"):
         raise InvalidParameter("outputs need BuildKit: build an image, and take files out with docker cp")
     if request.query.get("securityopt") and _json(request, "securityopt", "security options", list[str]):

@@ -85,6 +85,7 @@ class Build:
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
         self._first: dict[int, int] = {}
+        self._bases: dict[int, str] = {}
         self._runs: dict[int, asyncio.Task[str]] = {}
         self._pulls: dict[tuple[str, str], asyncio.Task[str]] = {}
         """Base images by name and platform: each is looked for once, so that all stages see the same."""
@@ -127,6 +128,10 @@ class Build:
             raise InvalidParameter("the stage has no image: it is empty")
         return image
 
+    def note_base(self, stage: Stage, image: str) -> None:
+        """What a stage begins with; "" for nothing."""
+        self._bases[stage.index] = image
+
     async def base_image(self, name: str, platform: str, say: Say) -> str:
         """The id of the image that a FROM or a COPY names, pulled if need be. Raises NotFound, System."""
         key = (name, platform)
@@ -166,10 +171,16 @@ class Build:
         for index in needs:
             self._start(self.program.stages[index])
         await self._all_stages()
-        image = self._runs[self._target.index].result()
+        image = image_before = self._runs[self._target.index].result()
         if not image:
             raise System("No image was generated. Is your Dockerfile empty?")
         self._warn_of_unused()
+        if self.options.squash:
+            from longshore.engine.builder.squash import squash_image
+
+            base = self._bases.get(self._target.index, "")
+            image = await to_its_end(lambda: squash_image(self.engine, image_before, base))
+            self.output.say({"id": "moby.image.id", "aux": {"ID": image}})
         await asyncio.gather(*self._beside)
         await asyncio.to_thread(self._name, image)
         self._finish(image)

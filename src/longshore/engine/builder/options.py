@@ -20,6 +20,7 @@ class BuildOptions:
     quiet: bool = False
     no_cache: bool = False
     pull: bool = False
+    squash: bool = False
     remove: bool = True
     """Intermediate containers go after a step that succeeded …"""
     force_remove: bool = False

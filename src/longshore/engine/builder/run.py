@@ -53,7 +53,8 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
             counting = state.arguments.counting(arguments)
             known = [f"|{len(counting)}", *counting, *known]
         step = stage.step_config(known)
-        if await stage.use_cache(_probed(step, known)):
+        step.Entrypoint = None  # An entrypoint of the image is not what runs.
+        if await stage.use_cache(step):
             return
         config = _container_config(stage.config(), command, [f"{k}={v}" for k, v in arguments.items()])
         container = await _create(stage, config, mounts, network, held)
@@ -61,7 +62,7 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
         await _run(stage, container, command)
         await mounts.remove_stubs(container)
         layer = await stage.make_layer(lambda: _layer(stage, container))
-        await stage.commit(_probed(step, known), layer, container.id)
+        await stage.commit(step, layer, container.id)
 
 
 def _command_words(instruction: Run) -> tuple[list[str], Heredoc | None]:
@@ -85,13 +86,6 @@ def _network(stage: StageRun, instruction: Run) -> str:
     if instruction.network == "host" and asked != "host":
         raise InvalidParameter("network.host is not allowed")
     return asked
-
-
-def _probed(step: Config, known: list[str]) -> Config:
-    """The step as the cache knows it: an entrypoint of the image is not what ran."""
-    probed = deepcopy(step)
-    probed.Cmd = known
-    return probed
 
 
 def _container_config(config: Config, command: list[str], arguments: list[str]) -> Config:

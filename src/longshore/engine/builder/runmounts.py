@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
 from contextlib import ExitStack
@@ -186,6 +187,7 @@ class RunMounts:
     def _write_script(self, script: Heredoc) -> None:
         place = self._stage.build.space.fresh("script")
         content = script.text.encode("utf-8", "surrogateescape")
+        self._marks.append(f"file:{hashlib.sha256(content).hexdigest()}")
         with CopyExtractor(place, IdMap(), "/") as extractor:
             entry = TarEntry(script.name, REGULAR, 0o755, 0, 0, len(content), 0)
             entry.real_size = len(content)

@@ -199,6 +199,7 @@ class StageRun:
             id = await self.build.result(earlier)
         elif name != SCRATCH:
             id = await self.build.base_image(name, platform, self.say)
+        self.build.note_base(self.stage, id)
         if id:
             config = image_config(self.engine.images.images.get(id))
         triggers = self.state.begin(id, config)
