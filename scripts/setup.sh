@@ -33,8 +33,8 @@ install_packages() {
     has iptables || missing+=(iptables)
     has tini || missing+=(tini)
     has tmux || missing+=(tmux)
-    # The one Compose that is a program of its own; distributions without it skip its test.
-    has docker-compose || ! packaged docker-compose || missing+=(docker-compose)
+    # The one Compose that is a program of its own, looked for once; without it, its test is skipped.
+    has docker-compose || [ -e "$STAMP" ] || ! packaged docker-compose || missing+=(docker-compose)
     has ps || missing+=(procps)
     python=$(find_python) || python=
     if [ -z "$python" ]; then
