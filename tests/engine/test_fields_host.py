@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -276,7 +275,10 @@ def with_devices(root: None, tmp_path: Path, busybox_archive: Path) -> Iterator[
     (tmp_path / "cdi/null.yaml").write_text(CDI.format(tmp_path))
     (tmp_path / "cdi/broken.json").write_text("{")
     for name in ("two", "three"):
-        device = {"name": name, "containerEdits": {"env": [f"DEVICE={name}"]}}
+        device = {
+            "name": name,
+            "containerEdits": {"env": [f"DEVICE={name}"], "mounts": [{}] * (name == "three")},
+        }
         described = {"cdiVersion": "0.6.0", "kind": "example.org/other", "devices": [device]}
         (tmp_path / f"cdi/{name}.json").write_text(json.dumps(described))
     (tmp_path / "library").write_text("of the vendor\n")
@@ -312,8 +314,12 @@ def test_devices_that_vendors_describe(with_devices: Longshored, tmp_path: Path)
         "0 77",
         "everywhere two",
     ]
+    three = {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["example.org/other=three"]}]}
+    assert refusal(api, {"HostConfig": three}) == (
+        500,
+        f"CDI device injection failed: {tmp_path}/cdi/three.json: invalid edits of example.org/other=three",
+    )
     assert (tmp_path / "hook-called").read_text() == "called\n"
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     # As the CLI asks: --device with a vendor's name.
     found = daemon.docker.out("run", "--rm", "--device", names[1], "busybox", "sh", "-c", "echo $DEVICE")
     assert found == "two"

@@ -61,10 +61,13 @@ def inject_cdi_devices(spec: dict[str, Any], names: Sequence[str], directories: 
     files: set[str] = set()
     for name in names:
         device = known[name]
-        if device.file not in files:
-            files.add(device.file)
-            _apply(spec, device.edits_of_file)
-        _apply(spec, device.edits)
+        try:
+            if device.file not in files:
+                files.add(device.file)
+                _apply(spec, device.edits_of_file)
+            _apply(spec, device.edits)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise System(f"CDI device injection failed: {device.file}: invalid edits of {name}") from exc
 
 
 def _devices_in(directory: Path) -> Iterator[CDIDevice]:
