@@ -21,7 +21,7 @@ from longshore.engine.checkpoints import checkpoint_path
 from longshore.engine.cleanup import mount_rootfs, release_rootfs
 from longshore.engine.engine import Engine
 from longshore.engine.health import init_health_monitor
-from longshore.engine.logging_driver import open_log
+from longshore.engine.logging_driver import keep_output, open_log
 from longshore.engine.mounts import release_mounts, setup_mounts
 from longshore.engine.networking import (
     initialize_networking,
@@ -143,7 +143,7 @@ async def _start_steps(
     def attach(stdio: Stdio) -> None:
         nonlocal attached
         attached = True
-        streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
+        streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver, keep_output(engine, container))
 
     # Written beside the runtime's work: a crash from here on finds the network it has to clean up, and
     # after a power cut, that the container may have run.

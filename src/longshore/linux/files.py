@@ -1,11 +1,15 @@
-"""Small files that are never seen half written."""
+"""Files that are never seen half written, and holes in files."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 from pathlib import Path
+
+_libc = ctypes.CDLL(None)
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
 
 TEMPORARY = ".tmp-"
 """What the name of a file begins with that is being written. After a crash they are nobody's."""
@@ -48,3 +52,9 @@ def remove_temporaries(directory: Path) -> None:
     """Remove what a crash left half written in `directory`. Raises OSError."""
     for leftover in directory.glob(f"{TEMPORARY}*"):
         leftover.unlink(missing_ok=True)
+
+
+def punch_hole(file: int, offset: int, length: int) -> None:
+    """Give the blocks of a part of a file back: fallocate(2). File systems that cannot keep them."""
+    place = (ctypes.c_long(offset), ctypes.c_long(length))
+    _libc.fallocate(ctypes.c_int(file), ctypes.c_int(_PUNCH_HOLE | _KEEP_SIZE), *place)
