@@ -150,9 +150,9 @@ class LogFile:
         last = self._rotation.max_files - 1
         there = []
         for ending in endings(self.path):
-            number, _, suffix = ending[1:].partition(".")
-            if number.isdecimal() and suffix in ("", "gz"):
-                there.append((int(number), f".{suffix}" if suffix else ""))
+            digits, _, suffix = ending[1:].partition(".")
+            if digits.isdecimal() and suffix in ("", "gz"):
+                there.append((int(digits), f".{suffix}" if suffix else ""))
         for number, suffix in sorted(there, reverse=True):
             path = numbered(self.path, number, suffix)
             with contextlib.suppress(FileNotFoundError):
