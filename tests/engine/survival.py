@@ -84,6 +84,7 @@ def left_over(daemon: Longshored) -> list[str]:
     for directory in (
         daemon.data_root / "containers",
         daemon.data_root / "image/overlay2/layerdb/mounts",
+        daemon.exec_root / "output",
         daemon.exec_root / "containerd/fifo",
         daemon.exec_root / "containerd/daemon/io.containerd.runtime.v2.task/moby",
         daemon.data_root / "containerd/io.containerd.runtime.v2.task/moby",

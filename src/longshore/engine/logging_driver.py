@@ -10,6 +10,7 @@ from longshore.engine.engine import Engine
 from longshore.errors import EngineError, System
 from longshore.logs.driver import LogDriver, create_log_driver, is_remote
 from longshore.logs.info import LogInfo, log_path
+from longshore.logs.pump import Keep
 
 
 async def open_log(engine: Engine, container: Container, *, running: bool = False) -> LogDriver | None:
@@ -34,6 +35,11 @@ async def open_log(engine: Engine, container: Container, *, running: bool = Fals
     if driver is not None:
         engine.logs[container.id] = driver
     return driver
+
+
+def keep_output(engine: Engine, container: Container, *, resume: bool = False) -> Keep:
+    """Where the output of a run is kept until it is in its log; `resume` a run that another daemon began."""
+    return Keep(engine.exec_root / "output" / container.id, resume)
 
 
 def log_info(container: Container, path: Path | None) -> LogInfo:

@@ -10,11 +10,13 @@ from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.exec import forget_execs
 from longshore.engine.kill import kill_and_wait
+from longshore.engine.logging_driver import keep_output
 from longshore.engine.mounts import release_mount_points, release_mounts
 from longshore.engine.networking import release_network
 from longshore.engine.restart_policy import cancel_restart
 from longshore.errors import Conflict, EngineError, NotFound, System
 from longshore.layers.remove import remove_tree
+from longshore.logs.intake import discard
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ async def _remove_everything(engine: Engine, container: Container, *, volumes: b
 def _remove_files(engine: Engine, container: Container) -> None:
     with contextlib.suppress(NotFound):  # An earlier removal got this far.
         engine.layers.release_rw_layer(engine.layers.get_rw_layer(container.id))
+    discard(keep_output(engine, container).directory)
     # The record goes last: until then a daemon that is restarted knows that there is something to remove.
     for entry in sorted(container.root.iterdir() if container.root.exists() else []):
         if entry.name != "config.v2.json":

@@ -20,7 +20,7 @@ from longshore.engine.exit import handle_exit
 from longshore.engine.health import init_health_monitor
 from longshore.engine.image_mounts import OWNED_NAME, layers_in_use
 from longshore.engine.links import link_firewall
-from longshore.engine.logging_driver import open_log
+from longshore.engine.logging_driver import keep_output, open_log
 from longshore.engine.mounts import reference_volumes, release_mounts, remount
 from longshore.engine.networking import clear_operational_data, joined_container, network_mode
 from longshore.engine.remove import container_remove
@@ -165,9 +165,10 @@ async def _take_back(engine: Engine, container: Container, task: TaskInfo) -> No
     streams = engine.streams_of(container)
     streams.on_stdin_closed = lambda: engine.runtime.close_stdin(container.id)
     driver = await open_log(engine, container, running=True)
+    keep = keep_output(engine, container, resume=True)
 
     def attach(stdio: Stdio) -> None:
-        streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
+        streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver, keep)
 
     await engine.runtime.reattach(
         container.id, stdin=container.config.OpenStdin, terminal=container.config.Tty, attach=attach
@@ -188,18 +189,30 @@ async def _bury(engine: Engine, container: Container, task: TaskInfo | None) -> 
     if not container.state.Running:
         began = rfc3339_nano(exited_at) if exited_at else None  # which nobody knows
         container.set_running(task.pid if task is not None else 0, began)
-    if task is not None and task.status == "stopped":
-        streams = engine.streams_of(container)
-        driver = await open_log(engine, container, running=True)
+    with contextlib.suppress(OSError, EngineError):
+        await _read_the_rest(engine, container, stopped=task is not None and task.status == "stopped")
+    await handle_exit(engine, container, code, exited_at, come_to_rest=True)
 
-        def attach(stdio: Stdio) -> None:
-            streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
 
-        with contextlib.suppress(OSError, EngineError):
+async def _read_the_rest(engine: Engine, container: Container, *, stopped: bool) -> None:
+    """What the last daemon had read and not logged; of a task that is there, what is left in its pipes."""
+    keep = keep_output(engine, container, resume=True)
+    if not stopped and not keep.directory.exists():
+        return
+    streams = engine.streams_of(container)
+    driver = await open_log(engine, container, running=True)
+    stdio = Stdio(None, None, None)
+
+    def attach(reopened: Stdio) -> None:
+        nonlocal stdio
+        stdio = reopened
+
+    with contextlib.suppress(OSError, EngineError):
+        if stopped:
             await engine.runtime.reattach(
                 container.id, stdin=False, terminal=container.config.Tty, attach=attach
             )
-    await handle_exit(engine, container, code, exited_at, come_to_rest=True)
+    streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver, keep)
 
 
 async def _end_restarting(engine: Engine, container: Container) -> None:

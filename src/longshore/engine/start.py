@@ -21,7 +21,7 @@ from longshore.engine.checkpoints import checkpoint_path
 from longshore.engine.cleanup import mount_rootfs, release_rootfs
 from longshore.engine.engine import Engine
 from longshore.engine.health import init_health_monitor
-from longshore.engine.logging_driver import open_log
+from longshore.engine.logging_driver import keep_output, open_log
 from longshore.engine.mounts import release_mounts, setup_mounts
 from longshore.engine.networking import (
     connect_networks,
@@ -144,7 +144,7 @@ async def _start_steps(
     def attach(stdio: Stdio) -> None:
         nonlocal attached
         attached = True
-        streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver)
+        streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver, keep_output(engine, container))
 
     connected = asyncio.create_task(_connect_networks(engine, container))
     undo.push_async_callback(_settled, connected)

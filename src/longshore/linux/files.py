@@ -1,13 +1,17 @@
-"""Small files that are never seen half written, and modes of files that others may swap meanwhile."""
+"""Files that are never seen half written, modes of files that others may swap, and holes in files."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
 import stat
 from pathlib import Path
+
+_libc = ctypes.CDLL(None)
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
 
 TEMPORARY = ".tmp-"
 """What the name of a file begins with that is being written. After a crash they are nobody's."""
@@ -65,3 +69,9 @@ def remove_temporaries(directory: Path) -> None:
     """Remove what a crash left half written in `directory`. Raises OSError."""
     for leftover in directory.glob(f"{TEMPORARY}*"):
         leftover.unlink(missing_ok=True)
+
+
+def punch_hole(file: int, offset: int, length: int) -> None:
+    """Give the blocks of a part of a file back: fallocate(2). File systems that cannot keep them."""
+    place = (ctypes.c_long(offset), ctypes.c_long(length))
+    _libc.fallocate(ctypes.c_int(file), ctypes.c_int(_PUNCH_HOLE | _KEEP_SIZE), *place)

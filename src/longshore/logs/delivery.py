@@ -103,6 +103,7 @@ class RemoteDriver:
     def __init__(self, name: str, sender: Sender, limit: QueueLimit, cache: LocalDriver | None) -> None:
         self.name = name
         self.piece = sender.piece
+        self.synchronous = cache is not None
         self.file: LogFile | None = cache.file if cache else None
         self.on_room: Callable[[], None] | None = None
         self.dropped = 0

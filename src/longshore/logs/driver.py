@@ -21,6 +21,8 @@ class LogDriver(Protocol):
     name: str
     file: LogFile | None
     """Where the log can be read back from; None if this driver cannot be read."""
+    synchronous: bool
+    """Whether `file` has everything that was given to `log`."""
     piece: int
     """Bytes of a line from which on it is kept in pieces of that size."""
 

@@ -20,6 +20,7 @@ class JsonFileDriver:
     """Writes `{"log":"…\\n","stream":"stdout","time":"…"}` lines, whole chunks of them at a time."""
 
     name = "json-file"
+    synchronous = True
     piece = PIECE
 
     def __init__(self, file: LogFile, attributes: Mapping[str, str]) -> None:
@@ -52,9 +53,10 @@ class JsonFileDriver:
         self._file.close()
 
 
-def cut_lines(data: bytes, minimum: int) -> int:
-    """The end of the first line of `data` that ends at or behind `minimum`."""
-    return data.find(b"\n", max(0, minimum - 1)) + 1 or len(data)
+def cut_lines(data: bytes, minimum: int) -> tuple[int, int]:
+    """The end of the first line of `data` that ends at or behind `minimum`, and how many lines that are."""
+    end = data.find(b"\n", max(0, minimum - 1)) + 1 or len(data)
+    return end, data.count(b"\n", 0, end)
 
 
 def end_torn_line(fd: int, size: int) -> int:

@@ -30,6 +30,7 @@ class LocalDriver:
     """Writes LogEntry records."""
 
     name = "local"
+    synchronous = True
     piece = PIECE
 
     def __init__(self, file: LogFile) -> None:
@@ -81,12 +82,13 @@ def _rotation(options: Mapping[str, str]) -> Rotation:
     return Rotation(size or _DEFAULT_SIZE, count, compress)
 
 
-def cut_records(data: bytes, minimum: int) -> int:
-    """The end of the first record that ends at or behind `minimum`."""
-    end = 0
+def cut_records(data: bytes, minimum: int) -> tuple[int, int]:
+    """The end of the first record that ends at or behind `minimum`, and how many records that are."""
+    end = count = 0
     while end < minimum and end < len(data):
         end += int.from_bytes(data[end : end + 4], "big") + 8
-    return end
+        count += 1
+    return end, count
 
 
 def repair_records(fd: int, size: int) -> int:
@@ -109,6 +111,10 @@ class LocalFormat:
                 break
             end = following
         return end
+
+    def sound(self, data: bytes) -> int:
+        """See Format."""
+        return self.whole(data)
 
     def tail(self, fd: int, count: int) -> tuple[int, int]:
         """Walk backwards by the sizes at the end; through the whole file if that leads astray."""

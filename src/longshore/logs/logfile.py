@@ -31,19 +31,21 @@ class LogFile:
         self,
         path: Path,
         rotation: Rotation,
-        cut: Callable[[bytes, int], int],
+        cut: Callable[[bytes, int], tuple[int, int]],
         repair: Callable[[int, int], int],
     ) -> None:
         """Open for appending; what is there stays. Raises OSError.
 
         `cut(data, minimum)` gives the end of the first record that ends at or behind `minimum`, so that no
-        record is ever spread over two files. `repair(fd, size)` mends an end torn by a crash amid a write, so
-        that the next record can be told from it, and gives the new size.
+        record is ever spread over two files, and how many records that are. `repair(fd, size)` mends an end
+        torn by a crash amid a write, so that the next record can be told from it, and gives the new size.
         """
         self.path = path
         self.generation = 0
         self.closed = False
         self.lock = threading.Lock()
+        self.on_rotation: Callable[[int], None] | None = None
+        """Called before and behind each rotation amid an `append`, with the records of it written so far."""
         self._rotation = rotation
         self._cut = cut
         self._repair = repair
@@ -64,14 +66,27 @@ class LogFile:
         if limit is None:
             self._write(data)
         else:
+            written = 0
             while data:
                 # As dockerd: a file takes records until it is at its limit, so the last one may go over it.
                 if self._size >= limit:
+                    self._tell_of_rotation(written)
                     self._rotate()
-                end = self._cut(data, limit - self._size)
+                    self._tell_of_rotation(written)
+                end, records = self._cut(data, limit - self._size)
                 self._write(data[:end])
-                data = data[end:]
+                data, written = data[end:], written + records
         self._notify()
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The file that is written now, by its inode, and its size."""
+        return self._inode, self._size
+
+    def cut_back(self, size: int) -> None:
+        """Cut off what a crash has torn. Raises OSError."""
+        os.ftruncate(self._fd, size)
+        self._size = size
 
     def close(self) -> None:
         """Close the file; followers come to their end. May be called more than once."""
@@ -97,15 +112,20 @@ class LogFile:
         for notify in self._watchers:
             notify()
 
+    def _tell_of_rotation(self, records: int) -> None:
+        if self.on_rotation is not None:
+            self.on_rotation(records)
+
     def _open(self) -> tuple[int, int]:
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-        size = os.fstat(fd).st_size
+        status = os.fstat(fd)
+        self._inode, size = status.st_ino, status.st_size
         return fd, self._repair(fd, size) if size else 0
 
     def _write(self, data: bytes) -> None:
-        self._size += len(data)
         while data:
             written = os.write(self._fd, data)
+            self._size += written
             if written == len(data):
                 return
             data = data[written:]
@@ -126,12 +146,20 @@ class LogFile:
             self._compress_later(generation)
 
     def _shift(self) -> None:
+        """Each file gets the next number; the last one goes. Only those that are there cost anything."""
         last = self._rotation.max_files - 1
-        for suffix in ("", ".gz"):
-            numbered(self.path, last, suffix).unlink(missing_ok=True)
-            for number in range(last - 1, 0, -1):
-                with contextlib.suppress(FileNotFoundError):
-                    numbered(self.path, number, suffix).rename(numbered(self.path, number + 1, suffix))
+        there = []
+        for ending in endings(self.path):
+            digits, _, suffix = ending[1:].partition(".")
+            if digits.isdecimal() and suffix in ("", "gz"):
+                there.append((int(digits), f".{suffix}" if suffix else ""))
+        for number, suffix in sorted(there, reverse=True):
+            path = numbered(self.path, number, suffix)
+            with contextlib.suppress(FileNotFoundError):
+                if number >= last:
+                    path.unlink()
+                else:
+                    path.rename(numbered(self.path, number + 1, suffix))
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(numbered(self.path, 1))
 
@@ -185,8 +213,9 @@ def endings(path: Path) -> list[str]:
 
     Without patterns: each log has a name of its own, and Python would remember an expression for every one.
     """
-    prefix = f"{path.name}."
-    return [each.name[len(path.name) :] for each in path.parent.iterdir() if each.name.startswith(prefix)]
+    begins = f"{path.name}."
+    found = (entry.name for entry in path.parent.iterdir())
+    return [name[len(path.name) :] for name in found if name.startswith(begins)]
 
 
 def numbered(path: Path, number: int, suffix: str = "") -> Path:

@@ -15,9 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 from longshore.logs.driver import LogDriver, Queueing
+from longshore.logs.intake import STREAMS, Intake, Spool
 from longshore.logs.lines import LineSplitter
+from longshore.logs.records import format_of
 from longshore.logs.subscriber import Subscriber
 
 _log = logging.getLogger(__name__)
@@ -30,6 +34,14 @@ _BUSY_WAKES = 16
 _PAUSE = 0.001
 
 
+class Keep(NamedTuple):
+    """Where output is kept until it is in its log; see `intake`."""
+
+    directory: Path
+    resume: bool
+    """Go on with what an earlier daemon has left there."""
+
+
 class Output:
     """The output of one run of a container (or exec): its streams, its log, its audience."""
 
@@ -39,13 +51,16 @@ class Output:
         log: LogDriver | None,
         audience: Callable[[], Iterable[Subscriber]],
         on_end: Callable[[], None],
+        keep: Keep | None = None,
     ) -> None:
         """`fds` are non-blocking read ends, owned from here on. `on_end` is called on the pump's thread once
-        all of them have ended and been closed, or were abandoned."""
+        all of them have ended and been closed, or were abandoned. `keep`: what is read outlives a crash."""
         self.log = log
         self.sources = [_Source(fd, stream, self) for stream, fd in fds]
         self.audience = audience
         self.on_end = on_end
+        self.keep = keep
+        self.intake: Intake | None = None
         self.failed = False
         self.queue = log if isinstance(log, Queueing) else None
 
@@ -55,13 +70,14 @@ class Output:
 
 
 class _Source:
-    __slots__ = ("fd", "output", "paused", "splitter", "stream")
+    __slots__ = ("fd", "output", "paused", "splitter", "spool", "stream")
 
     def __init__(self, fd: int, stream: str, output: Output) -> None:
         self.fd = fd
         self.stream = stream
         self.output = output
         self.splitter = LineSplitter(output.log.piece) if output.log is not None else LineSplitter()
+        self.spool: Spool | None = None
         self.paused = False
 
 
@@ -125,7 +141,7 @@ class LogPump:
                 time.sleep(_PAUSE)
             last = time.monotonic()
         for source in list(self._sources.values()):
-            self._end(source)
+            self._end(source, leaving=True)
         self._epoll.close()
         os.close(self._wake)
 
@@ -143,11 +159,39 @@ class LogPump:
     def _add(self, output: Output) -> None:
         if output.queue is not None:
             output.queue.on_room = self.resume
+        if output.keep is not None:
+            self._open_intake(output, output.keep)
         for source in output.sources:
             self._sources[source.fd] = source
             self._epoll.register(source.fd, _EVENTS)
         if not output.sources:
-            output.on_end()
+            self._ended(output)
+
+    def _open_intake(self, output: Output, keep: Keep) -> None:
+        """Take in what an earlier daemon had read, first of all streams that have ended meanwhile."""
+        log = output.log
+        if log is None or log.file is None or not log.synchronous:
+            return
+        try:
+            form = format_of(log.name)
+            intake = Intake(keep.directory, log.file, form, log.piece, resume=keep.resume)
+        except OSError as exc:
+            _log.warning("output is not kept from a crash of the daemon: %s", exc)
+            return
+        output.intake = intake
+        open_sources = {source.stream: source for source in output.sources}
+        for stream in STREAMS:
+            source = open_sources.get(stream) or _Source(-1, stream, output)
+            source.spool = intake.spool(stream)
+            self._keep(source, source.splitter.feed(source.spool.rest()))
+            if source.fd < 0:
+                self._keep(source, source.splitter.flush())
+
+    def _ended(self, output: Output, *, leaving: bool = False) -> None:
+        if output.intake is not None:
+            output.intake.close(remove=not leaving)
+            output.intake = None
+        output.on_end()
 
     def _abandon(self, output: Output) -> None:
         for source in list(output.sources):
@@ -163,10 +207,13 @@ class LogPump:
 
     def _read(self, source: _Source) -> int:
         try:
-            chunk = os.read(source.fd, CHUNK)
+            chunk = source.spool.take(source.fd, CHUNK) if source.spool else os.read(source.fd, CHUNK)
         except BlockingIOError:
             return 0
-        except OSError:
+        except OSError as exc:
+            if source.spool:
+                self._give_up_intake(source.output, exc)
+                return 0
             chunk = b""
         if not chunk:
             self._end(source)
@@ -182,19 +229,32 @@ class LogPump:
         log = source.output.log
         if log is None:
             return
-        now = time.time_ns()
-        try:
-            for block, partial in blocks:
+        now, intake = time.time_ns(), source.output.intake
+        if intake is not None:
+            intake.begin(source.stream)
+        for block, partial in blocks:
+            try:
                 log.log(source.stream, block, now, partial)
-        except Exception as exc:
-            # A full disk must stop neither the container nor the pump; dockerd drops the message too.
-            if not source.output.failed:
-                _log.warning("Failed to log a message for %s: %s", source.stream, exc)
-            source.output.failed = True
-        else:
-            source.output.failed = False
+                source.output.failed = False
+            except Exception as exc:
+                # A full disk must stop neither the container nor the pump; dockerd drops the message too.
+                if not source.output.failed:
+                    _log.warning("Failed to log a message for %s: %s", source.stream, exc)
+                source.output.failed = True
+            if intake is not None:
+                intake.logged(len(block))
 
-    def _end(self, source: _Source) -> None:
+    def _give_up_intake(self, output: Output, why: OSError) -> None:
+        """The disk is full, or its file system cannot do it: from now on a crash loses what is being read."""
+        _log.warning("output is no longer kept from a crash of the daemon: %s", why)
+        if output.intake is not None:
+            output.intake.close(remove=True)
+            output.intake = None
+        for source in output.sources:
+            source.spool = None
+
+    def _end(self, source: _Source, *, leaving: bool = False) -> None:
+        """`leaving`: the daemon is, and the next one will go on with what is not logged yet."""
         output = source.output
         if self._sources.pop(source.fd, None) is not source:
             return
@@ -203,10 +263,11 @@ class LogPump:
         else:
             self._epoll.unregister(source.fd)
         os.close(source.fd)
-        self._keep(source, source.splitter.flush())
+        if not (leaving and source.spool):
+            self._keep(source, source.splitter.flush())
         output.sources.remove(source)
         if not output.sources:
-            output.on_end()
+            self._ended(output, leaving=leaving)
 
     def _pause(self, output: Output) -> None:
         for source in output.sources:

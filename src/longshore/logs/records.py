@@ -28,6 +28,9 @@ class Format(Protocol):
     def whole(self, data: bytes) -> int:
         """How many bytes of `data` are whole records."""
 
+    def sound(self, data: bytes) -> int:
+        """How many bytes of `data` are whole records, of which the last one can be decoded."""
+
     def tail(self, fd: int, count: int) -> tuple[int, int]:
         """The offset of the last `count` records of a file, and how many of them there are."""
 
@@ -44,6 +47,12 @@ class JsonFormat:
     def whole(self, data: bytes) -> int:
         """See Format."""
         return data.rfind(b"\n") + 1
+
+    def sound(self, data: bytes) -> int:
+        """See Format."""
+        end = self.whole(data)
+        last = data.rfind(b"\n", 0, max(0, end - 1)) + 1
+        return end if self.decode(data[last:end]) else last
 
     def tail(self, fd: int, count: int) -> tuple[int, int]:
         """Search backwards for newlines."""

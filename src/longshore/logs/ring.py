@@ -17,6 +17,7 @@ class RingDriver:
 
     def __init__(self, inner: LogDriver, capacity: int) -> None:
         self.name = inner.name
+        self.synchronous = False
         self.piece = inner.piece
         self.file: LogFile | None = inner.file
         self.dropped = 0

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from longshore.logs.attach import AttachResult, serve
 from longshore.logs.driver import LogDriver
-from longshore.logs.pump import LogPump, Output
+from longshore.logs.pump import Keep, LogPump, Output
 from longshore.logs.stdin import Stdin
 from longshore.logs.subscriber import Subscriber
 from longshore.types.stream import RawConnection
@@ -33,11 +33,16 @@ class ContainerStreams:
         self._stdin = Stdin()
 
     def start(
-        self, stdin: int | None, stdout: int | None, stderr: int | None, log: LogDriver | None = None
+        self,
+        stdin: int | None,
+        stdout: int | None,
+        stderr: int | None,
+        log: LogDriver | None = None,
+        keep: Keep | None = None,
     ) -> None:
         """Begin a run: take over the daemon's ends of its stdio, and its log. A run still on is given up.
 
-        On a terminal, `stdout` is all there is.
+        On a terminal, `stdout` is all there is. `keep`: what is read is kept until it is in the log.
         """
         if self._run is not None:
             self._run.abandon()
@@ -48,7 +53,7 @@ class ContainerStreams:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self._stdin.open(stdin)
         self._running = True
-        self._run = _Run(self, self._pump, fds, log)
+        self._run = _Run(self, self._pump, fds, log, keep)
 
     async def drained(self, timeout: float | None = None) -> bool:
         """Wait, after an exit, until the run's output was read to its end and logged, and its log is closed.
@@ -145,7 +150,12 @@ class _Run:
     """One run of the container: what must be let go of when it ends."""
 
     def __init__(
-        self, streams: ContainerStreams, pump: LogPump, fds: list[tuple[str, int]], log: LogDriver | None
+        self,
+        streams: ContainerStreams,
+        pump: LogPump,
+        fds: list[tuple[str, int]],
+        log: LogDriver | None,
+        keep: Keep | None,
     ) -> None:
         self.done = asyncio.Event()
         self._streams = streams
@@ -154,7 +164,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._abandoned = False
         self._closing: asyncio.Task[None] | None = None
-        self._output = Output(fds, log, self._audience, self._ended)
+        self._output = Output(fds, log, self._audience, self._ended, keep)
         pump.add(self._output)
 
     def abandon(self) -> None:
