@@ -56,7 +56,7 @@ async def system_info(engine: Engine) -> SystemInfo:
         Driver=engine.layers.driver_name,
         DriverStatus=[list(pair) for pair in engine.layers.status()],
         Plugins=PluginsInfo(
-            list(engine.volumes.drivers()), ["bridge", "host", "null"], None, log_driver_names()
+            list(engine.volumes.drivers()), engine.networks.drivers.names(), None, log_driver_names()
         ),
         MemoryLimit=host.memory_limit,
         SwapLimit=host.swap_limit,

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longshore.config import Config
 from longshore.containers.store import ContainerStore
@@ -23,6 +24,9 @@ from longshore.network.controller import NetworkController
 from longshore.runtime.containerd import ContainerdRuntime
 from longshore.tracing import TraceStore
 from longshore.volumes.service import VolumeService
+
+if TYPE_CHECKING:
+    from longshore.plugins import Plugin
 
 DEFAULT_EXEC_ROOT = "/var/run/docker"
 DEFAULT_BRIDGE = "docker0"
@@ -125,7 +129,14 @@ def network_config(config: Config) -> NetworkConfig:
         userland_proxy=config.userland_proxy,
         warm_sandboxes=max(config.warm_sandboxes, 0),
         allow_direct_routing=config.allow_direct_routing,
+        plugin=_plugin,
     )
+
+
+def _plugin(name: str) -> Plugin:
+    from longshore.plugins import plugin_of
+
+    return plugin_of(name)
 
 
 def _cgroup_driver(config: Config) -> str:

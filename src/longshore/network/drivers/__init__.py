@@ -91,6 +91,10 @@ class DriverRegistry:
         """The driver of that name, or None."""
         return self._drivers.get(name)
 
+    def names(self) -> list[str]:
+        """Of the drivers known, in order."""
+        return sorted(self._drivers)
+
     def discover(self, name: str) -> None:
         """Make a plug-in known that is a network driver. Blocks; nothing happens if there is no such one."""
         if name in self._drivers or self._plugin is None or name == "none":

@@ -5,6 +5,7 @@ The plug-in makes links and says which; they are moved into the sandbox, named a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -80,12 +81,16 @@ class RemoteDriver:
     def connect(self, network: Network, endpoint: Endpoint, namespace: Path, rtnl: NetlinkSocket) -> None:
         """Have the plug-in make the endpoint and its link, and move that into the namespace."""
         ids = {"NetworkID": network.id, "EndpointID": endpoint.id}
-        answer = self._call(
-            "CreateEndpoint", {**ids, "Interface": _interface(endpoint), "Options": _options(endpoint)}
-        )
+        wanted = {"Interface": _interface(endpoint), "Options": _options(endpoint)}
+        try:
+            answer = self._call("CreateEndpoint", {**ids, **wanted})
+        except EngineError as exc:
+            raise System(
+                f"failed to create endpoint {endpoint.name} on network {network.name}: {exc.message}"
+            ) from exc
         try:
             _take_interface(endpoint, answer.get("Interface") or {})
-            joined = self._call("Join", {**ids, "SandboxKey": str(namespace), "Options": {}})
+            joined = self._call("Join", {**ids, "SandboxKey": str(namespace), "Options": _options(endpoint)})
             self._take_link(endpoint, joined, namespace, rtnl)
         except BaseException:
             self.disconnect(network, endpoint)
@@ -116,16 +121,13 @@ class RemoteDriver:
         with self._lock:
             if self._plugin is None:
                 self._plugin = self._lookup()
-        try:
-            return self._plugin.call(f"{KIND}.{method}", arguments)
-        except System as exc:
-            raise System(f"remote: {exc.message}") from exc
+        return self._plugin.call(f"{KIND}.{method}", arguments)
 
     def _take_link(
         self, endpoint: Endpoint, joined: Mapping[str, Any], namespace: Path, rtnl: NetlinkSocket
     ) -> None:
-        names = joined.get("InterfaceName") or {}
-        source, prefix = str(names.get("SrcName") or ""), str(names.get("DstPrefix") or "")
+        asked = joined.get("InterfaceName") or {}
+        source, prefix = str(asked.get("SrcName") or ""), str(asked.get("DstPrefix") or "")
         endpoint.ipv4_gateway = str(joined.get("Gateway") or "")
         endpoint.ipv6_gateway = str(joined.get("GatewayIPv6") or "")
         if not source:
@@ -136,8 +138,9 @@ class RemoteDriver:
         if link is None:
             raise System(f"plugin {self.name} made no link {source}")
         if prefix:
-            endpoint.interface = prefix + endpoint.interface.lstrip("abcdefghijklmnopqrstuvwxyz")
-            check_link_name(endpoint.interface)
+            check_link_name(f"{prefix}0")
+            names = (f"{prefix}{number}" for number in itertools.count())
+            endpoint.interface = next(name for name in names if rtnetlink.link_by_name(rtnl, name) is None)
         rtnetlink.set_link_up(host, link.index, up=False)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:

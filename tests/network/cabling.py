@@ -1,0 +1,85 @@
+"""A network plug-in, as somebody might write one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.plugin import VolumePlugin
+
+from longshore.errors import System
+
+
+class Cabling:
+    """A plug-in that puts every endpoint on a bridge of its own."""
+
+    def __init__(self, *where: str) -> None:
+        """`where` is a command that runs others where the links are to be."""
+        self.where = where
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.failing = ""
+
+    def implements(self, kind: str) -> bool:
+        return kind == "NetworkDriver"
+
+    def call(self, method: str, arguments: Any = None) -> dict[str, Any]:
+        method = method.removeprefix("NetworkDriver.")
+        self.calls.append((method, arguments))
+        if method == self.failing:
+            raise System("no more cables")
+        run = f"_{method.lower()}"
+        return getattr(self, run)(arguments) if hasattr(self, run) else {}
+
+    def ip(self, command: str) -> None:
+        command = "; ".join(f"ip {one}" for one in command.split("; "))
+        subprocess.run([*self.where, "sh", "-ec", command], capture_output=True, text=True, check=True)
+
+    def asked(self, method: str) -> list[dict[str, Any]]:
+        return [arguments for name, arguments in self.calls if name == method]
+
+    def _getcapabilities(self, arguments: object) -> dict[str, Any]:
+        return {"Scope": "local", "ConnectivityScope": "local"}
+
+    def _createnetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        gateway = arguments["IPv4Data"][0]["Gateway"]
+        self.ip(f"link add cabling0 type bridge; addr add {gateway} dev cabling0; link set cabling0 up")
+        return {}
+
+    def _deletenetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        self.ip("link del cabling0")
+        return {}
+
+    def _createendpoint(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return (
+            {} if arguments["Interface"]["MacAddress"] else {"Interface": {"MacAddress": "02:00:00:00:0c:ab"}}
+        )
+
+    def _join(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        end = arguments["EndpointID"][:8]
+        self.ip(
+            f"link add c{end} type veth peer name p{end}; link set c{end} master cabling0 up; "
+            f"link set p{end} up"
+        )
+        routes = [{"Destination": "203.0.113.0/24", "RouteType": 1}]
+        return {
+            "InterfaceName": {"SrcName": f"p{end}", "DstPrefix": "lan"},
+            "Gateway": "10.90.0.1",
+            "StaticRoutes": routes,
+        }
+
+
+class Served(VolumePlugin):
+    """The same on a socket."""
+
+    def __init__(self, plugin: Cabling, socket: Path) -> None:
+        self._plugin = plugin
+        super().__init__("cabling", socket.parent, socket)
+
+    def answer(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
+        if method == "Plugin.Activate":
+            return {"Implements": ["NetworkDriver"]}
+        try:
+            return self._plugin.call(method, given)
+        except System as exc:
+            return {"Err": exc.message}
