@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from differential import containers, creation, events, images, logs, networks, system
+from differential import containers, creation, events, images, logs, networks, system, volumes
 from differential.compare import SELF, Case, at, differences, normal, play, send
 from harness import Client, Daemon, Dockerd
 
@@ -21,6 +21,7 @@ CASES: list[Case] = [
     *images.CASES,
     *networks.CASES,
     *logs.CASES,
+    *volumes.CASES,
 ]
 
 

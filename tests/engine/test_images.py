@@ -34,11 +34,10 @@ def test_an_image_is_removed_by_platform(api: Client) -> None:
 
 def test_containers_are_counted_for_disk_usage_only(daemon: Longshored, api: Client) -> None:
     api.post("/containers/create", {"Image": "busybox"}, name="user").expect(201)
-    for id in ("first", "second"):  # `first` stands between, with no name of its own
+    for _ in range(2):  # The first comes to stand between, with no name of its own.
         api.post("/commit", {}, container="user", repo="made").expect(201)
         api.delete("/containers/user").expect(204)
         api.post("/containers/create", {"Image": "made"}, name="user").expect(201)
-        assert id
     listed = api.get("/images/json", all=1).json
     used = {
         tag: image["Containers"]

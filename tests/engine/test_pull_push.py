@@ -234,6 +234,25 @@ def test_search_asks_the_index_that_the_term_names(api: Client) -> None:
         fake.close()
 
 
+def test_docker_hubs_images_come_from_the_first_mirror_that_answers(
+    daemon_with_image: Longshored, registry: Registry
+) -> None:
+    name = f"{registry.address}/library/app:mirrored"
+    daemon_with_image.docker.out("tag", "app:1", name)
+    daemon_with_image.docker.out("push", "-q", name)
+    mirrors = ("--registry-mirror", "http://127.0.0.1:1", "--registry-mirror", f"http://{registry.address}")
+    mirrored = Longshored(*mirrors)
+    try:
+        mirrored.start()
+        said = mirrored.docker.out("pull", "app:mirrored")
+        assert "Status: Downloaded newer image for app:mirrored" in said
+        assert mirrored.docker.out("images", "--format", "{{.Repository}}:{{.Tag}}") == "app:mirrored"
+        info = mirrored.client.get("/info").json["RegistryConfig"]["Mirrors"]
+        assert info == ["http://127.0.0.1:1/", f"http://{registry.address}/"]
+    finally:
+        mirrored.destroy()
+
+
 def test_a_kill_in_the_middle_leaves_nothing_half_made(fresh_daemon: Longshored) -> None:
     fake = FakeRegistry()
     fake.image("app:1", [Layer({"a": b"x"}), Layer({"noise": NOISE})])

@@ -82,16 +82,17 @@ def test_what_one_removes_the_other_does_not_bring_back(
 
 
 def test_never_two_daemons_at_once(host: tuple[Dockerd, Longshored]) -> None:
-    ours = host[1]
+    theirs, ours = host
+    theirs.start()
+    ours.socket = theirs.root / "other.sock"
+    with pytest.raises(StartFailure, match=r"another daemon has .*metadata\.db open"):
+        ours.start()
+    theirs.stop()
     ours.start()
     for path in ("volumes/metadata.db", "network/files/local-kv.db"):  # as dockerd locks them
         with (ours.data_root / path).open("rb") as database, pytest.raises(BlockingIOError):
             fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
     ours.stop()
-    with (ours.data_root / "volumes/metadata.db").open("rb") as database:
-        fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(StartFailure, match=r"another daemon has .*metadata\.db open"):
-            ours.start()
 
 
 def test_databases_that_cannot_be_read_are_left_alone(host: tuple[Dockerd, Longshored]) -> None:

@@ -59,6 +59,15 @@ async def build_engine(config: Config, identity: str, remapping: Remapping = NOT
         )
     if config.ip_forward:
         host = replace(host, ipv4_forwarding=True)  # The network controller sees to it.
+    events = EventBus()
+    loop = asyncio.get_running_loop()
+
+    def volume_event(action: str, name: str, attributes: dict[str, str]) -> None:
+        # Volumes are removed in threads; listeners belong to the loop.
+        loop.call_soon_threadsafe(events.publish, "volume", action, name, attributes)
+
+    # Before containerd is looked for: this is where a dockerd on the same root is noticed.
+    volumes = await asyncio.to_thread(VolumeService, root / "volumes", volume_event, remapping.root)
     runtime = ContainerdRuntime(
         exec_root / "containerd",
         root / "containerd/daemon",  # dockerd's, so that what runs under either is known to the other.
@@ -68,13 +77,6 @@ async def build_engine(config: Config, identity: str, remapping: Remapping = NOT
         debug=config.debug,
     )
     await runtime.connect()
-    events = EventBus()
-    loop = asyncio.get_running_loop()
-
-    def volume_event(action: str, name: str, attributes: dict[str, str]) -> None:
-        # Volumes are removed in threads; listeners belong to the loop.
-        loop.call_soon_threadsafe(events.publish, "volume", action, name, attributes)
-
     return Engine(
         config=config,
         host=host,
@@ -82,7 +84,7 @@ async def build_engine(config: Config, identity: str, remapping: Remapping = NOT
         containers=ContainerStore(root / "containers"),
         images=await asyncio.to_thread(ImageService, root, layers),
         layers=layers,
-        volumes=VolumeService(root / "volumes", volume_event, remapping.root),
+        volumes=volumes,
         networks=NetworkController(network_config(config)),
         runtime=runtime,
         pump=LogPump(),

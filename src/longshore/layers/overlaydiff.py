@@ -6,15 +6,20 @@ import os
 import stat
 from pathlib import Path
 
+from longshore.errors import System
 from longshore.layers.driver import ADDED, DELETED, MODIFIED, Change
 from longshore.layers.extract import OVERLAY_OPAQUE
+
+REDIRECT, METACOPY = "trusted.overlay.redirect", "trusted.overlay.metacopy"
+"""Where a renamed directory was, and that a file's data is still in a lower layer."""
 
 
 def overlay_changes(upper: Path, lowers: list[Path]) -> list[Change]:
     """Compare an upper directory with the lower ones, topmost first. In order of path.
 
     Directories that were only copied up, with nothing about themselves changed, are listed as modified, for
-    something in them changed; that is how `docker diff` answers.
+    something in them changed; that is how `docker diff` answers. Raises System for what overlayfs wrote with
+    features that Docker's layers do not have: an upper directory then does not hold all that changed.
     """
     changes: list[Change] = []
     _compare(upper, "", lowers, False, changes)
@@ -76,12 +81,31 @@ def _compare(directory: Path, prefix: str, lowers: list[Path], hidden: bool, cha
             continue
         below = _below(lowers, name)
         before = len(changes)
+        _refuse_foreign(path, inside, mine)
         if stat.S_ISDIR(mine.st_mode):
             _compare(Path(path), inside, _narrow(lowers, name), hidden or is_opaque(path), changes)
         if below is None:
             changes.append(Change(inside, ADDED))
         elif len(changes) > before or not _same_directory(mine, below):
             changes.append(Change(inside, MODIFIED))
+
+
+def _refuse_foreign(path: str, inside: str, mine: os.stat_result) -> None:
+    """Another daemon may have run the container, on a kernel that had these features on by default."""
+    if stat.S_ISDIR(mine.st_mode):
+        feature, attribute = "redirect_dir", REDIRECT
+    elif stat.S_ISREG(mine.st_mode) and mine.st_size and not mine.st_blocks:
+        feature, attribute = "metacopy", METACOPY
+    else:
+        return
+    try:
+        os.getxattr(path, attribute, follow_symlinks=False)
+    except OSError:
+        return
+    raise System(
+        f"the changes cannot be told: {inside} was written by overlayfs with {feature}=on; "
+        "run the container's program on a copy of its files (docker export) instead"
+    )
 
 
 def _below(lowers: list[Path], name: str) -> os.stat_result | None:

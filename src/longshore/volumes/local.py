@@ -6,11 +6,13 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from longshore.errors import InvalidParameter, System
 from longshore.linux.mount import MountFlags, UnmountFlags, is_mount_point, mount, umount
 
 _VALID = ("type", "o", "device", "size")
+_NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
 
 _FLAGS = {
     "ro": MountFlags.RDONLY,
@@ -40,14 +42,27 @@ def check_options(options: Mapping[str, str]) -> None:
     for name in options:
         if name not in _VALID:
             raise InvalidParameter(f'invalid option: "{name}"')
-    if "size" in options:
+    if options.get("type") == "cifs" and ":" in urlsplit(options.get("device", "")).netloc:
+        raise InvalidParameter("port not allowed in CIFS device URL, include 'port' in 'o='")
+    if _size(options.get("size", "0")):
         raise InvalidParameter("quota size requested but no quota support")
-    if not options:
-        return
-    if not options.get("type") and "bind" not in options.get("o", ""):
-        raise InvalidParameter('missing required option: "type"')
-    if not options.get("device"):
-        raise InvalidParameter('missing required option: "device"')
+    for name, needed in _NEEDS.items():
+        for other in needed:
+            if name in options and other not in options:
+                raise InvalidParameter(f'missing required option: "{other}"')
+
+
+def _size(text: str) -> int:
+    # go-units' RAMInBytes
+    match = re.fullmatch(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?", text)
+    if match is None:
+        raise InvalidParameter(f"invalid size: '{text}'")
+    return int(float(match[1]) * 1024 ** " kmgtp".index((match[2] or " ").lower()))
+
+
+def needs_mount(options: Mapping[str, str]) -> bool:
+    """Whether the options name anything to be mounted."""
+    return bool(options.get("type") or options.get("device"))
 
 
 class LocalMount:
@@ -69,11 +84,9 @@ class LocalMount:
                 self._mount()
             except OSError as exc:
                 problem = (exc.strerror or str(exc)).lower()
-                source, kind = self._options.get("device", ""), self._options.get("type", "")
                 raise System(
-                    f"error while mounting volume '{self._target}': failed to mount local volume: mount "
-                    f"{source}:{self._target}, flags: {int(self._parse()[0]):#x}, data: {self._parse()[1]}"
-                    f"{', type: ' + kind if kind else ''}: {problem}"
+                    f"error while mounting volume '{self._target}': failed to mount local volume: "
+                    f"{self._described()}: {problem}"
                 ) from exc
         self._users.add(user)
 
@@ -100,11 +113,23 @@ class LocalMount:
                 data.append(option)
         return flags, ",".join(data)
 
+    def _described(self) -> str:
+        """As moby describes a mount that failed."""
+        flags, data = self._parse()
+        shown = f"mount {self._options.get('device', '')}:{self._target}"
+        return shown + (f", flags: {int(flags):#x}" if flags else "") + (f", data: {data}" if data else "")
+
     def _mount(self) -> None:
         flags, data = self._parse()
         kind, device = self._options.get("type", ""), self._options.get("device", "")
         if kind in ("nfs", "nfs4", "cifs"):
-            data = _resolve_address(data)
+            try:
+                device, data = _resolve_address(kind, device, data)
+            except (OSError, UnicodeError) as exc:
+                raise System(
+                    f"error while mounting volume '{self._target}': "
+                    f"error resolving passed in network volume address: {exc}"
+                ) from exc
         mount(device, self._target, "" if flags & MountFlags.BIND else kind, flags, data)
         if flags & MountFlags.BIND and flags & ~(MountFlags.BIND | MountFlags.REC):
             # The kernel ignores other flags on a bind: they need a remount.
@@ -115,10 +140,15 @@ class LocalMount:
                 raise
 
 
-def _resolve_address(data: str) -> str:
+def _resolve_address(kind: str, device: str, data: str) -> tuple[str, str]:
+    """Device and data with a number for a name. Raises OSError, UnicodeError."""
     # The kernel wants a number in addr=; mount.nfs(8), which is not asked here, would have looked it up.
     match = re.search(r"(?:^|,)addr=([^,]+)", data)
-    if match is None:
-        return data
-    found = socket.getaddrinfo(match.group(1), None, type=socket.SOCK_STREAM)
-    return data.replace(f"addr={match.group(1)}", f"addr={found[0][4][0]}", 1)
+    if match is not None:
+        return device, data.replace(f"addr={match[1]}", f"addr={_address(match[1])}", 1)
+    host = urlsplit(device).hostname if kind == "cifs" else None
+    return (device.replace(host, _address(host), 1) if host else device), data
+
+
+def _address(host: str) -> str:
+    return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])

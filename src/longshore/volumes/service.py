@@ -33,7 +33,7 @@ from longshore.types.timestamp import SECOND, rfc3339_nano
 from longshore.types.volume import UsageData, Volume
 from longshore.volumes import record
 from longshore.volumes.database import VolumeDatabase, VolumeMetadata
-from longshore.volumes.local import LocalMount, check_options
+from longshore.volumes.local import LocalMount, check_options, needs_mount
 from longshore.volumes.remote import RemoteVolumes
 from longshore.volumes.size import directory_size
 
@@ -89,7 +89,8 @@ class VolumeService:
         """Make a volume, or answer the one that exists under the name. No name makes an anonymous one.
 
         `ref`, a container's id, is counted as using it at once. Raises InvalidParameter for a bad name or
-        option, NotFound for an unknown driver, Conflict if it exists with another driver or other options.
+        option, NotFound for an unknown driver, Conflict if it exists with another driver. That it exists with
+        other options is no error, as in dockerd.
         """
         all_labels = dict(labels or {})
         if not name:
@@ -107,8 +108,6 @@ class VolumeService:
                 f"create {name}: driver '{present.driver}' already has volume '{name}': "
                 "volume name must be unique"
             )
-        if options and dict(options) != present.options:
-            raise Conflict(f"create {name}: volume already exists with different options")
         if ref:
             self.reference(name, ref)
         return self._describe(present) if present.driver == "local" else self._remote.outline(present)
@@ -216,7 +215,7 @@ class VolumeService:
         if entry.driver != "local":
             with _named(f"error while mounting volume '{name}'"):
                 where = self._remote.mount(entry, ref)
-        elif entry.options:
+        elif needs_mount(entry.options):
             mounted = self._mounts.get(name) or LocalMount(entry.options, self._data(name))
             mounted.acquire(name, ref)
             self._mounts[name] = mounted
@@ -248,7 +247,9 @@ class VolumeService:
     def usage(self, name: str) -> UsageData:
         """Size and references, for `docker system df`. Walks the whole volume: call it in a thread."""
         entry = self._record(name)
-        size = -1 if entry.options or entry.driver != "local" else directory_size(self._data(name))
+        size = (
+            -1 if needs_mount(entry.options) or entry.driver != "local" else directory_size(self._data(name))
+        )
         return UsageData(Size=size, RefCount=len(self.references(name)))
 
     def drivers(self) -> Sequence[str]:
@@ -318,7 +319,7 @@ class VolumeService:
         with suppress(OSError, msgspec.MsgspecError):
             entry = record.load(directory, theirs)
             self._records[entry.name] = entry
-            if entry.options:
+            if needs_mount(entry.options):
                 mounted = LocalMount(entry.options, self._data(entry.name))
                 if mounted.is_mounted():  # left by a daemon that died: its containers may still run
                     self._mounts[entry.name] = mounted
