@@ -86,6 +86,14 @@ def test_contexts_may_be_compressed(builder: Longshored, compress: Callable[[byt
     assert "in here\n" in text(answer)
 
 
+def test_contexts_that_are_larger_than_they_look(builder: Longshored) -> None:
+    body = gzip.compress(archive("FROM busybox\nCOPY big /big\nRUN ls -l /big\n", {"big": bytes(80 << 20)}))
+    assert len(body) < 1 << 20
+    assert f" {80 << 20} " in text(build(builder, body))
+    body = archive("FROM busybox\nCOPY big /big\nRUN ls -l /big\n", {"big": bytes(9 << 20)})
+    assert f" {9 << 20} " in text(build(builder, body))
+
+
 def test_here_documents(builder: Longshored) -> None:
     shown = made(
         builder,
