@@ -393,6 +393,32 @@ def test_a_client_that_leaves_ends_the_build(builder: Longshored) -> None:
     assert len(_images(builder) - before) == 1  # The step that was done stays for the next build.
 
 
+def test_a_build_that_is_ended_anywhere_leaves_nothing(builder: Longshored) -> None:
+    """After each line of its output: containers, mounts and layers go; only images of whole steps stay."""
+    api = Client(builder.socket, "1.50")
+    before = _images(builder)
+    size = api.get("/system/df", type="image").json["LayersSize"]
+    body = archive(
+        "FROM busybox AS a\nRUN --mount=type=cache,target=/c echo 1 > /f\nCOPY . /all\n"
+        "FROM busybox AS b\nRUN echo b > /b\nFROM a\nCOPY --from=b /b /b\n"
+        "RUN --mount=target=/x,rw --mount=from=b,target=/y echo 2 > /x/g\nWORKDIR /w/x\n",
+        {"f": b"f"},
+    )
+    headers = {"Content-Type": "application/x-tar"}
+    ended = False
+    for count in range(1, 60):
+        with api.stream("POST", "/build", body, headers=headers, nocache=1) as answer:
+            ended = any(not answer.readline() for _ in range(count))
+        if ended:
+            break
+    assert ended
+    _wait_for(lambda: not _leftovers(builder))
+    while left := _images(builder) - before:
+        for id in left:
+            api.delete(f"/images/{id}", force=1)
+    assert api.get("/system/df", type="image").json["LayersSize"] == size
+
+
 def test_a_daemon_that_dies_leaves_nothing_of_a_build(fresh_daemon: Longshored) -> None:
     api = Client(fresh_daemon.socket, "1.50")
     body = archive("FROM busybox\nRUN --mount=target=/c,rw echo started; sleep 1000\n")
