@@ -86,6 +86,14 @@ def test_contexts_may_be_compressed(builder: Longshored, compress: Callable[[byt
     assert "in here\n" in text(answer)
 
 
+def test_contexts_that_are_larger_than_they_look(builder: Longshored) -> None:
+    body = gzip.compress(archive("FROM busybox\nCOPY big /big\nRUN ls -l /big\n", {"big": bytes(80 << 20)}))
+    assert len(body) < 1 << 20
+    assert f" {80 << 20} " in text(build(builder, body))
+    body = archive("FROM busybox\nCOPY big /big\nRUN ls -l /big\n", {"big": bytes(9 << 20)})
+    assert f" {9 << 20} " in text(build(builder, body))
+
+
 def test_here_documents(builder: Longshored) -> None:
     shown = made(
         builder,
@@ -383,6 +391,32 @@ def test_a_client_that_leaves_ends_the_build(builder: Longshored) -> None:
             pass
     _wait_for(lambda: not _leftovers(builder))
     assert len(_images(builder) - before) == 1  # The step that was done stays for the next build.
+
+
+def test_a_build_that_is_ended_anywhere_leaves_nothing(builder: Longshored) -> None:
+    """After each line of its output: containers, mounts and layers go; only images of whole steps stay."""
+    api = Client(builder.socket, "1.50")
+    before = _images(builder)
+    size = api.get("/system/df", type="image").json["LayersSize"]
+    body = archive(
+        "FROM busybox AS a\nRUN --mount=type=cache,target=/c echo 1 > /f\nCOPY . /all\n"
+        "FROM busybox AS b\nRUN echo b > /b\nFROM a\nCOPY --from=b /b /b\n"
+        "RUN --mount=target=/x,rw --mount=from=b,target=/y echo 2 > /x/g\nWORKDIR /w/x\n",
+        {"f": b"f"},
+    )
+    headers = {"Content-Type": "application/x-tar"}
+    ended = False
+    for count in range(1, 60):
+        with api.stream("POST", "/build", body, headers=headers, nocache=1) as answer:
+            ended = any(not answer.readline() for _ in range(count))
+        if ended:
+            break
+    assert ended
+    _wait_for(lambda: not _leftovers(builder))
+    while left := _images(builder) - before:
+        for id in left:
+            api.delete(f"/images/{id}", force=1)
+    assert api.get("/system/df", type="image").json["LayersSize"] == size
 
 
 def test_a_daemon_that_dies_leaves_nothing_of_a_build(fresh_daemon: Longshored) -> None:

@@ -299,7 +299,7 @@ async def _fetch(
 
     def work() -> bytes:
         archive = cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
-        unpack_context(archive, space.context, engine.layers.ids)
+        space.fill(archive, lambda stream: unpack_context(stream, space.context, engine.layers.ids))
         return find_dockerfile(space.context, options.dockerfile)
 
     try:

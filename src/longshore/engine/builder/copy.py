@@ -30,7 +30,7 @@ async def copy_files(stage: StageRun, instruction: Copy) -> None:
     wanted = _expanded(stage, instruction)
     async with AsyncExitStack() as held:
         views = ExitStack()
-        held.push_async_callback(asyncio.to_thread, views.close)
+        held.push_async_callback(to_its_end, views.close)
         root, ownership = await _origin(stage, wanted, views)
         try:
             sources = await _sources(stage, wanted, root, ownership=ownership)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,8 @@ class RunMounts:
             for mount in self._mounts:
                 await self._prepare(mount)
             if self._script is not None:
-                await asyncio.to_thread(self._write_script, self._script)
+                script = self._script
+                await to_its_end(lambda: self._write_script(script))
         except BaseException:
             await self.release()
             raise
@@ -66,18 +68,18 @@ class RunMounts:
 
     async def release(self) -> None:
         """Give everything back."""
-        await asyncio.shield(asyncio.to_thread(self._held.close))
+        await to_its_end(self._held.close)
 
     async def note_missing(self, container: Container) -> None:
         """Remember which mount points are not there: the runtime makes them, and they are not the image's."""
         if self.of_container:
             targets = [mount.Target for mount in self.of_container]
-            self._stubs = await asyncio.to_thread(_in_rootfs, self._stage, container, targets, _missing)
+            self._stubs = await to_its_end(lambda: _in_rootfs(self._stage, container, targets, _missing))
 
     async def remove_stubs(self, container: Container) -> None:
         """Remove the mount points that were made, where nothing else was put beside them."""
         if self._stubs:
-            await asyncio.to_thread(_in_rootfs, self._stage, container, self._stubs, _remove_empty)
+            await to_its_end(lambda: _in_rootfs(self._stage, container, self._stubs, _remove_empty))
 
     def _expanded(self, mount: Mount) -> Mount:
         if "$" in mount.origin:
@@ -103,7 +105,7 @@ class RunMounts:
                 await self._prepare_cache(mount)
             case "bind":
                 root = await self._origin(mount.origin)
-                await asyncio.to_thread(self._bind, mount, root)
+                await to_its_end(lambda: self._bind(mount, root))
 
     def _refuse(self, mount: Mount) -> None:
         """The classic builder has no way to ask its client for anything."""
@@ -198,14 +200,15 @@ class RunMounts:
         )
 
 
-def _in_rootfs(stage: StageRun, container: Container, paths: list[str], work: object) -> list[str]:
+def _in_rootfs(
+    stage: StageRun, container: Container, paths: list[str], work: Callable[[int, list[str]], list[str]]
+) -> list[str]:
     layer = stage.engine.layers.get_rw_layer(container.id)
     rootfs = layer.mount(container.record.MountLabel)
     try:
         root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            found: list[str] = work(root, paths)  # type: ignore[operator]
-            return found
+            return work(root, paths)
         finally:
             os.close(root)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from copy import deepcopy
@@ -143,7 +142,7 @@ class StageRun:
                 if layer is not None:
                     self.engine.layers.release(layer)
 
-        state.image_id = await asyncio.to_thread(work)
+        state.image_id = await to_its_end(work)
 
     def empty_image(self) -> str:
         """An image of nothing, which a container needs that begins with nothing. Blocks."""

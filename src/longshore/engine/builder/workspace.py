@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import io
 import logging
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from longshore.engine.engine import Engine
 from longshore.engine.remove import container_remove
 from longshore.errors import Conflict, EngineError, NotFound
+from longshore.layers.difftar import ChunkReader
 from longshore.layers.remove import remove_tree
-from longshore.linux.mount import UnmountFlags, umount
+from longshore.linux.mount import UnmountFlags, mount, umount
+
+_SMALL = 8 << 20
+"""Bytes of an archive that may be unpacked in memory."""
+_MEMORY = "size=64m,nr_inodes=20000,mode=0755"
+_CHUNK = 1 << 18
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +46,34 @@ class Workspace:
         self._containers.mkdir()
         # Steps may see it, whoever they run as; from outside the way leads through `root`.
         _make_readable(self.context)
+
+    def fill(self, stream: BinaryIO, unpack: Callable[[BinaryIO], None]) -> None:
+        """Let `unpack` fill the context from `stream`. Blocks.
+
+        A small context is kept in memory, which spares the disk hundreds of files that most builds only
+        look at. Should it turn out to be large once unpacked, it is unpacked again, on the disk.
+        """
+        start = stream.read(_SMALL + 1)
+        if len(start) <= _SMALL:
+            try:
+                mount("tmpfs", self.context, "tmpfs", data=_MEMORY)
+                unpack(io.BytesIO(start))
+                return
+            except OSError as exc:
+                self._release_memory()
+                if exc.errno not in (errno.ENOSPC, errno.EPERM):
+                    raise
+        chunks = chain((start,), iter(lambda: stream.read(_CHUNK), b""))
+        unpack(ChunkReader(chunks))
+
+    def close(self) -> None:
+        """Remove all of it."""
+        self._release_memory()
+        remove_tree(self.root)
+
+    def _release_memory(self) -> None:
+        with contextlib.suppress(OSError):
+            umount(self.root / "context", UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
 
     def fresh(self, kind: str) -> Path:
         """A new directory in it."""
@@ -59,11 +97,11 @@ class Workspace:
 @contextmanager
 def workspace(engine: Engine) -> Iterator[Workspace]:
     """A directory for one build, gone at its end."""
-    root = builds_root(engine) / secrets.token_hex(12)
+    space = Workspace(builds_root(engine) / secrets.token_hex(12))
     try:
-        yield Workspace(root)
+        yield space
     finally:
-        remove_tree(root)
+        space.close()
 
 
 async def remove_interrupted_builds(engine: Engine) -> None:
@@ -86,7 +124,7 @@ def _make_readable(path: Path) -> None:
 
 
 def _discard(build: Path) -> None:
-    for mount in build.glob("overlay-*/merged"):
+    for place in (*build.glob("overlay-*/merged"), build / "context"):
         with contextlib.suppress(OSError):
-            umount(mount, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
+            umount(place, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
     shutil.rmtree(build, ignore_errors=True)
