@@ -224,6 +224,33 @@ CASES: list[Case] = [
         {"Container": "box", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.99.7.9"}}},
         given=(*network(**subnet(**FIXED)), *RUNNING),
     ),
+    case(
+        "network connect: an address on the default bridge",
+        "POST /networks/bridge/connect",
+        {"Container": "box", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "172.17.0.99"}}},
+        given=(
+            *network(),
+            request(
+                "POST /containers/create?name=box",
+                {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "net1"}},
+            ),
+            request("POST /containers/box/start"),
+        ),
+        newer=(
+            "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is "
+            "supported on user defined networks only"
+        ),
+    ),
+    case(
+        "network connect: an address elsewhere",
+        CONNECT,
+        {"Container": "box", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.98.7.9"}}},
+        given=(*network(**subnet(**FIXED)), *BOX),
+        newer=(
+            "invalid config for network net1: invalid endpoint settings:\n"
+            "no configured subnet contains IP address 10.98.7.9"
+        ),
+    ),
     case("network disconnect: not connected", DISCONNECT, {"Container": "box"}, given=(*network(), *RUNNING)),
     case("network disconnect: missing container", DISCONNECT, {"Container": "nope"}, given=network()),
     case(

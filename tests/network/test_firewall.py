@@ -66,6 +66,23 @@ def test_flushed_rules_come_back_and_nobody_elses_are_touched(host: Machine, ser
     asyncio.run(run())
 
 
+def test_neighbours_stay_apart_after_a_flush(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller(icc=False)
+        await controller.start({})
+        web, endpoint = await add(controller, "web")
+        client, _ = await add(controller, "client")
+        serve(web.key, 80)
+        for taken in ("flush ruleset", "delete table bridge longshore"):
+            await nft(taken)
+            closed = (None, client.key, endpoint.ipv4_address, 80)
+            assert await asyncio.to_thread(comes_back, *closed), taken
+        await controller.stop(False)
+        assert "longshore" not in await nft("list ruleset")
+
+    asyncio.run(run())
+
+
 def test_users_have_a_chain_of_their_own_that_stays(host: Machine, serve: Serve) -> None:
     async def run() -> None:
         controller = host.controller()

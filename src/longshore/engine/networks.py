@@ -180,6 +180,11 @@ async def network_connect(
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         endpoint = codec.convert(codec.to_plain(settings or EndpointSettings()), RecordEndpoint)
         wanted = ipam_config(endpoint)
+        if network.name in PREDEFINED and (wanted.IPv4Address or wanted.IPv6Address):
+            raise InvalidParameter(
+                f"invalid config for network {network.name}: invalid endpoint settings:\n"
+                "user specified IP address is supported on user defined networks only"
+            )
         if network.behaviour.addressed:
             network.check_wanted(wanted.IPv4Address, wanted.IPv6Address)
         endpoint.DesiredMacAddress, endpoint.MacAddress = endpoint.MacAddress, ""
