@@ -205,9 +205,13 @@ class Daemon:
         return subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=timeout)
 
     def namespaces_left(self) -> list[str]:
-        """Network namespaces unless there are just those that an idle longshored keeps ready."""
-        found = [str(path) for path in (self.exec_root / "netns").glob("*")]
-        return found if len(found) != WARM_SANDBOXES else []
+        """Network namespaces, unless they come to be just those that an idle longshored keeps ready."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while len(found := [str(path) for path in (self.exec_root / "netns").glob("*")]) != WARM_SANDBOXES:
+            if time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
+        return []
 
     def tail(self, lines: int = 60) -> str:
         """The end of its log."""
