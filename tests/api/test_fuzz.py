@@ -7,6 +7,7 @@ would leave the machine (pulls, pushes, logins), what takes the connection over 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ FINITE = {
     "/containers/{id}/wait": {"condition": "not-running"},
 }
 """What makes answers come to an end."""
-DOCKERDS_OWN = {"/containers/{id}/top": "ps: "}
-"""Messages of errors that dockerd answers with 500, too."""
+DOCKERDS_OWN = {
+    "/containers/{id}/top": "ps: ",
+    "/containers/{id}/update": r"Cannot update container \w+: stat ",
+}
+"""Messages of errors that dockerd answers with 500, too; regular expressions."""
 EXISTING = {
     "containers": ["fuzz-running", "fuzz-made"],
     "images": ["busybox"],
@@ -97,6 +101,6 @@ def test_no_request_is_an_error_of_the_daemon(case: schemathesis.Case, session: 
     case.query = {**(case.query or {}), **FINITE.get(case.path, {})}
     answer = case.call(base_url=f"{BASE}/v1.50", session=session)
     known = DOCKERDS_OWN.get(case.path)
-    if answer.status_code == 500 and known and answer.json()["message"].startswith(known):
+    if answer.status_code == 500 and known and re.match(known, answer.json()["message"]):
         return
     assert answer.status_code < 500, (answer.status_code, answer.text)
