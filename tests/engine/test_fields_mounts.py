@@ -158,7 +158,8 @@ def test_the_driver_of_volumes(api: Client) -> None:
     asked = {"VolumeDriver": "local", "Binds": ["driven:/x"]}
     id = create(api, {"HostConfig": asked}).expect(201).json["Id"]
     assert inspect(api, id)["Mounts"][0]["Driver"] == "local"
-    status, message = refusal(api, {"HostConfig": {"VolumeDriver": "nosuch", "Binds": ["new:/x"]}})
+    wrong = {"VolumeDriver": "nosuch", "Binds": ["other:/x"]}
+    status, message = refusal(api, {"HostConfig": wrong})
     assert status == 404
     assert "error looking up volume plugin nosuch" in message
     mounts = [{"Type": "volume", "Source": "other", "Target": "/x"}]
@@ -244,6 +245,22 @@ def test_a_part_of_an_image(api: Client, pictures: str) -> None:
     )
     status, message = refusal(api, mounting(**image, ImageOptions={"Subpath": "nosuch"}))
     assert (status, message.endswith("/nosuch: no such file or directory")) == (400, True)
+
+
+def test_copying_out_of_mounts(daemon: Longshored, api: Client, pictures: str, tmp_path: Path) -> None:
+    """Also of containers that do not run: images are there, and of what is in memory nothing."""
+    image = {"Type": "image", "Source": pictures, "ImageOptions": {"Subpath": "album"}}
+    mounts = [{**image, "Target": "/x"}, {"Type": "tmpfs", "Target": "/www"}]
+    id = create(api, {"HostConfig": {"Mounts": mounts}}).expect(201).json["Id"]
+    for where in ("made", "running", "stopped"):
+        daemon.docker("cp", f"{id}:/x", str(tmp_path / where))
+        assert (tmp_path / where / "cat").read_text() == "meow\n"
+        daemon.docker("cp", f"{id}:/www", str(tmp_path / f"memory-{where}"))
+        found = {entry.name for entry in (tmp_path / f"memory-{where}").iterdir()}
+        assert found == (set() if where == "running" else {"index.html"})
+        api.post(f"/containers/{id}/{'start' if where == 'made' else 'kill'}")
+        if where == "running":
+            api.post(f"/containers/{id}/wait").expect(200)
 
 
 def layers(daemon: Daemon) -> set[str]:

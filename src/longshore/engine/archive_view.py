@@ -18,6 +18,7 @@ from stat import S_ISDIR
 from longshore.containers.container import Container
 from longshore.containers.record import RecordMountPoint
 from longshore.engine.engine import Engine
+from longshore.engine.image_mounts import mount_image, unmount_image
 from longshore.errors import Conflict
 from longshore.layers.extract import Extractor
 from longshore.layers.idmap import IdMap
@@ -25,6 +26,7 @@ from longshore.layers.tarstream import DIRECTORY, REGULAR, TarEntry
 from longshore.linux.mount import MountFlags, mount
 from longshore.linux.namespaces import run_in_fresh_thread
 from longshore.linux.openat import openat2
+from longshore.types.mount import Mount
 
 _CLONE_NEWNS = 0x20000
 _MS_SLAVE = 1 << 19
@@ -63,7 +65,8 @@ def _resting_root(engine: Engine, container: Container, held: ExitStack) -> int:
     rootfs = layer.mount(container.record.MountLabel)
     held.callback(layer.unmount)
     points = sorted(container.mount_points.values(), key=lambda point: point.Destination)
-    sources = [(point, _source(engine, point, held)) for point in points]
+    # What is in memory alone is gone, and what lies below it in the image was never to be seen.
+    sources = [(point, _source(engine, container, point, held)) for point in points if point.Type != "tmpfs"]
 
     def inside() -> tuple[int, int]:
         if _libc.unshare(_CLONE_NEWNS) < 0:
@@ -87,7 +90,11 @@ def _resting_root(engine: Engine, container: Container, held: ExitStack) -> int:
     return root
 
 
-def _source(engine: Engine, point: RecordMountPoint, held: ExitStack) -> Path:
+def _source(engine: Engine, container: Container, point: RecordMountPoint, held: ExitStack) -> Path:
+    if point.Type == "image":
+        place = mount_image(engine, container, point)
+        held.callback(unmount_image, engine, container, point)
+        return place
     if point.Type != "volume":
         return Path(point.Source)
     reference = f"archive-{secrets.token_hex(8)}"
@@ -97,13 +104,12 @@ def _source(engine: Engine, point: RecordMountPoint, held: ExitStack) -> Path:
 
 
 def _bind(root: int, point: RecordMountPoint, source: Path) -> None:
-    options = point.Spec.VolumeOptions if point.Spec is not None else None
     with ExitStack() as held:
         try:
             origin = os.open(source, os.O_PATH | os.O_CLOEXEC)
             held.callback(os.close, origin)
-            if point.Type == "volume" and options is not None and options.Subpath:
-                origin = openat2(origin, options.Subpath, os.O_PATH)
+            if subpath := _subpath(point):
+                origin = openat2(origin, subpath, os.O_PATH)
                 held.callback(os.close, origin)
             target = _mount_point(root, point.Destination, is_directory=S_ISDIR(os.fstat(origin).st_mode))
             held.callback(os.close, target)
@@ -111,6 +117,12 @@ def _bind(root: int, point: RecordMountPoint, source: Path) -> None:
             return  # The source is gone, which the next start will complain about.
         flags = MountFlags.BIND | MountFlags.REC
         mount(f"/proc/thread-self/fd/{origin}", f"/proc/thread-self/fd/{target}", flags=flags)
+
+
+def _subpath(point: RecordMountPoint) -> str:
+    spec = point.Spec or Mount()
+    options = {"volume": spec.VolumeOptions, "image": spec.ImageOptions}.get(point.Type)
+    return options.Subpath if options is not None else ""
 
 
 def _mount_point(root: int, path: str, *, is_directory: bool) -> int:

@@ -108,12 +108,21 @@ async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncI
                 continue
         raise Abandoned("the client has gone")
 
+    def end() -> None:
+        # Also once the client has gone: a thread may still be waiting for a chunk in its name.
+        while True:
+            try:
+                chunks.put(None, timeout=0.5)
+                break
+            except queue.Full:
+                if gone:
+                    break
+
     def run() -> None:
         try:
             work(write)
         finally:
-            if not gone:
-                chunks.put(None)
+            end()
 
     task = asyncio.create_task(asyncio.to_thread(run))
     task.add_done_callback(_note_failure)
