@@ -26,6 +26,11 @@ class EventCase:
     """One after the other; else several things happen beside each other."""
 
 
+def executed(name: str) -> Request:
+    """An exec; the step after it may name it as {Id}."""
+    return request(f"POST /containers/{name}/exec", {"Cmd": ["sh", "-c", "exit 4"]})
+
+
 NAMES_ONLY = ("Type", "Action", "scope", "Actor.Attributes.name", "Actor.Attributes.type")
 NETWORK = {"type": ["network"]}
 
@@ -107,4 +112,131 @@ CASES: list[EventCase] = [
     EventCase("filter by event", running(), {"event": ["start"]}),
     EventCase("filter by container", running(), {"container": ["box"]}),
     EventCase("filter by label", running(Labels={"a": "1"}), {"label": ["a=1"]}, NAMES_ONLY),
+    EventCase(
+        "exec and what it does",
+        (
+            *running(),
+            executed("box"),
+            request("POST /exec/{Id}/start", {"Detach": True}),
+        ),
+    ),
+    EventCase("exec that is never started", (*running(), executed("box"))),
+    EventCase(
+        "commit", (*created(), request("POST /commit?container=box&repo=made&tag=1&comment=c&author=a"))
+    ),
+    EventCase(
+        "commit, as the image sees it",
+        (*created(), request("POST /commit?container=box&repo=made&tag=1"), request("DELETE /images/made:1")),
+        {"type": ["image"]},
+        ("Type", "Action", "scope", "Actor.Attributes"),
+    ),
+    EventCase(
+        "files copied",
+        (
+            *created(),
+            Request("PUT", "/containers/box/archive?path=/tmp", b"\0" * 1024, TAR),
+            request("GET /containers/box/archive?path=/etc/passwd"),
+        ),
+    ),
+    EventCase("changes", (*created(), request("GET /containers/box/changes"))),
+    EventCase("logs", (*exited(), request("GET /containers/box/logs?stdout=1"))),
+    EventCase("wait", (*exited(), request("POST /containers/box/wait"))),
+    EventCase("containers pruned", (*exited(), request("POST /containers/prune"))),
+    EventCase("nothing pruned", (request("POST /containers/prune"),)),
+    EventCase(
+        "volumes pruned",
+        (request("POST /volumes/create", {"Name": "v1"}), request("POST /volumes/prune")),
+        {"type": ["volume"]},
+        ("Type", "Action", "scope", "Actor.Attributes"),
+    ),
+    EventCase("networks pruned", (*network(), request("POST /networks/prune")), NETWORK, NAMES_ONLY),
+    EventCase(
+        "images pruned",
+        (*imported(), request("POST /images/prune")),
+        {"type": ["image"]},
+        ("Type", "Action", "scope"),
+    ),
+    EventCase("image saved", (request("GET /images/busybox/get"),), {"type": ["image"]}),
+    EventCase("image seen", (request("GET /images/busybox/json"),), {"type": ["image"]}),
+    EventCase(
+        "image tagged twice and removed by name",
+        (
+            Request("POST", "/images/create?fromSrc=-&repo=empty&tag=1", b"\0" * 1024, TAR),
+            request("POST /images/empty:1/tag?repo=empty&tag=2"),
+            request("DELETE /images/empty:1"),
+            request("DELETE /images/empty:2"),
+        ),
+        {"type": ["image"]},
+        ("Type", "Action", "scope", "Actor.Attributes"),
+    ),
+    EventCase(
+        "a container's health",
+        running(Healthcheck={"Test": ["CMD", "true"], "Interval": 100_000_000}),
+        {"event": ["health_status"]},
+    ),
+    EventCase(
+        "killed by a signal it dies of",
+        (*running(), request("POST /containers/box/kill?signal=KILL"), request("POST /containers/box/wait")),
+    ),
+    EventCase("stopped that does not run", (*created(), request("POST /containers/box/stop"))),
+    EventCase("started that runs", (*running(), request("POST /containers/box/start"))),
+    EventCase("not executable", (*created(Cmd=["/etc/passwd"]), request("POST /containers/box/start"))),
+    EventCase(
+        "a container on a network of its own",
+        (
+            *network(),
+            *running(HostConfig={"NetworkMode": "net1"}),
+            request("DELETE /containers/box?force=1"),
+            request("DELETE /networks/net1"),
+        ),
+        NETWORK,
+        NAMES_ONLY,
+        doubled=True,
+    ),
+    EventCase(
+        "connected while it does not run",
+        (*network(), *created(), request("POST /networks/net1/connect", {"Container": "box"})),
+        NETWORK,
+        NAMES_ONLY,
+    ),
+    EventCase(
+        "a whole life on the host's network",
+        (*running(HostConfig={"NetworkMode": "host"}), request("DELETE /containers/box?force=1")),
+        NETWORK,
+        NAMES_ONLY,
+    ),
+    EventCase(
+        "anonymous volume",
+        (*running(Volumes={"/v": {}}), request("DELETE /containers/box?force=1&v=1")),
+        {"type": ["volume"]},
+        ("Type", "Action", "scope", "Actor.Attributes.driver", "Actor.Attributes.destination"),
+    ),
+    EventCase(
+        "filter by volume", (*running(HostConfig={"Binds": ["v1:/v"]}),), {"volume": ["v1"]}, NAMES_ONLY
+    ),
+    EventCase("filter by network", (*network(), *running()), {"network": ["net1"]}, NAMES_ONLY),
+    EventCase("filter by scope", (*network(), *created()), {"scope": ["local"]}, NAMES_ONLY),
+    EventCase("filter by another scope", (*network(), *created()), {"scope": ["swarm"]}, NAMES_ONLY),
+    EventCase("filter by daemon", created(), {"daemon": ["nope"]}, NAMES_ONLY),
+    EventCase("filter by plugin", created(), {"plugin": ["nope"]}, NAMES_ONLY),
+    EventCase("filter by two events", exited(), {"event": ["start", "die"]}),
+    EventCase(
+        "filter by container and event",
+        (*created(), *created("other")),
+        {"container": ["other"], "event": ["create"]},
+    ),
+    EventCase(
+        "filter by the beginning of a name", created("boxes"), {"container": ["box"], "type": ["container"]}
+    ),
+    EventCase(
+        "filter by two labels", created(Labels={"a": "1", "b": "2"}), {"label": ["a=1", "b"]}, NAMES_ONLY
+    ),
+    EventCase("filter by image with its tag", created(), {"image": ["busybox:latest"]}, NAMES_ONLY),
+    EventCase(
+        "filter by image, of image events",
+        (request("POST /images/busybox/tag?repo=other&tag=1"), request("DELETE /images/other:1")),
+        {"image": ["other"]},
+        NAMES_ONLY,
+    ),
+    EventCase("filter by health", created(), {"event": ["health_status: healthy"]}),
 ]

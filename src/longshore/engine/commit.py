@@ -13,6 +13,7 @@ import msgspec
 from longshore import __version__
 from longshore.containers.container import Container
 from longshore.engine.engine import Engine
+from longshore.engine.images import image_event
 from longshore.engine.merge import merge_config
 from longshore.engine.pause import container_pause, container_unpause
 from longshore.errors import Conflict, NotFound
@@ -59,6 +60,7 @@ async def container_commit(engine: Engine, name: str, options: CommitOptions) ->
     if options.repo:
         tagged = await asyncio.to_thread(engine.images.tag, id, options.repo, options.tag)
         reference = tagged.familiar
+        image_event(engine, "tag", id, reference)
     engine.log_container_event(container, "commit", comment=options.comment, imageID=id, imageRef=reference)
     return id
 

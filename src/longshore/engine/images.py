@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any, BinaryIO, cast
 
 from longshore.engine.bridges import BodyReader, chunks_of, messages_of
@@ -77,8 +77,10 @@ async def image_import(
             async for line in messages_of(work):
                 if (id := str(line.get("status", ""))).startswith("sha256:"):
                     if repo:
-                        _event(engine, "tag", id, f"{repo}:{tag}" if tag else parse(repo).tagged.familiar)
-                    _event(engine, "import", id, id)
+                        image_event(
+                            engine, "tag", id, f"{repo}:{tag}" if tag else parse(repo).tagged.familiar
+                        )
+                    image_event(engine, "import", id, id)
                 yield line
         finally:
             reader.cancel()
@@ -97,7 +99,7 @@ async def image_save(engine: Engine, names: list[str], platforms: Iterable[str] 
             id = engine.images.resolve(name).id
         except NotFound:
             id = name  # of all tags of a repository
-        _event(engine, "save", id, id)
+        image_event(engine, "save", id, id)
     return chunks_of(lambda write: engine.images.save(names, write))
 
 
@@ -137,7 +139,7 @@ async def image_tag(engine: Engine, name: str, repo: str, tag: str) -> None:
     """POST /images/{name}/tag. Raises NotFound, InvalidParameter."""
     image = engine.images.resolve(name)
     reference = await asyncio.to_thread(engine.images.tag, name, repo, tag)
-    _event(engine, "tag", image.id, reference.familiar)
+    image_event(engine, "tag", image.id, reference.familiar)
 
 
 async def image_delete(
@@ -146,18 +148,17 @@ async def image_delete(
     """DELETE /images/{name}. Raises NotFound, Conflict for an image in use."""
     check_platform(engine, name, platform)
     id = engine.images.resolve(name).id
+    known = {image.id for image in engine.images.images.all()}
     items = await asyncio.to_thread(engine.images.delete, name, force, noprune, _in_use(engine))
-    for item in items:
-        if item.Untagged:
-            _event(engine, "untag", id, id)
-        elif item.Deleted:
-            _event(engine, "delete", item.Deleted, item.Deleted)
+    _removal_events(engine, items, known, id)
     return items
 
 
 async def images_prune(engine: Engine, filters: Filters) -> ImagesPruneReport:
     """POST /images/prune. Raises InvalidParameter for a filter that does not exist."""
+    known = {image.id for image in engine.images.images.all()}
     report = await asyncio.to_thread(engine.images.prune, filters, _in_use(engine))
+    _removal_events(engine, report.ImagesDeleted or [], known)
     engine.events.publish("image", "prune", "", {"reclaimed": str(report.SpaceReclaimed)})
     return report
 
@@ -176,6 +177,21 @@ def check_platform(engine: Engine, name: str, platform: str) -> None:
             f"image with reference {name} was found but its platform ({actual}) "
             f"does not match the specified platform ({wanted})"
         )
+
+
+def _removal_events(
+    engine: Engine, items: Sequence[ImageDeleteItem], known: Collection[str], id: str = ""
+) -> None:
+    """Of what was removed, names and images have events, layers have none.
+
+    `known` are the images that there were. The names are of the image `id`, or of the one removed next.
+    """
+    for index, item in enumerate(items):
+        if item.Untagged:
+            of = id or next((each.Deleted for each in items[index:] if each.Deleted in known), "")
+            image_event(engine, "untag", of, of)
+        elif item.Deleted in known:
+            image_event(engine, "delete", item.Deleted, item.Deleted)
 
 
 def _in_use(engine: Engine) -> InUse:
@@ -199,12 +215,13 @@ def _loaded_event(engine: Engine, text: str) -> None:
     name = text.partition(": ")[2].strip()
     try:
         id = engine.images.resolve(name).id
-        _event(engine, "load", id, id)
+        image_event(engine, "load", id, id)
     except NotFound:
         return  # Removed again already.
 
 
-def _event(engine: Engine, action: str, id: str, name: str) -> None:
+def image_event(engine: Engine, action: str, id: str, name: str) -> None:
+    """Tell listeners what happened to an image, with its labels while it is there."""
     attributes = {"name": name}
     with contextlib.suppress(NotFound, InvalidParameter):
         attributes = {**engine.images.resolve(id).labels, **attributes}

@@ -144,8 +144,8 @@ class VolumeService:
             and (dangling is None or dangling != bool(self.references(name)))
         ], warnings
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a volume and its content. With `force` a missing one is no error.
+    def remove(self, name: str, *, force: bool = False, quiet: bool = False) -> None:
+        """Remove a volume and its content. With `force` a missing one is no error, `quiet` is without event.
 
         Raises NotFound, or Conflict while containers refer to it.
         """
@@ -163,7 +163,8 @@ class VolumeService:
                 self._remote.remove(entry)
             self._records.pop(name, None)
             self._database.save_now(self._metadata)
-        self._on_event("destroy", name, {"driver": entry.driver})
+        if not quiet:
+            self._on_event("destroy", name, {"driver": entry.driver})
 
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """Remove what no container refers to: anonymous volumes, or all with the filter `all`.
@@ -182,7 +183,7 @@ class VolumeService:
                 continue
             size = max(self.usage(name).Size, 0)
             with suppress(Conflict, NotFound):  # taken or removed in between
-                self.remove(name)
+                self.remove(name, quiet=True)  # One event tells of them all.
                 deleted.append(name)
                 freed += size
         return deleted, freed
