@@ -23,6 +23,6 @@ class Crc64:
 
 def crc64(data: bytes) -> bytes:
     """The checksum of `data`."""
-    checksum = Crc64()
-    checksum.update(data)
-    return checksum.digest()
+    from fastcrc.crc64 import go_iso
+
+    return go_iso(data).to_bytes(8, "big")

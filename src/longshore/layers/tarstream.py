@@ -97,7 +97,8 @@ class TarStream:
         for _ in self.content():
             pass
         if self._padding:
-            self._gather(self._padding)
+            if len(self._buffer) - self._at < self._padding:
+                self._gather(self._padding)
             padding = self._buffer[self._at : self._at + self._padding]
             self._at += len(padding)
             self._raw.append(padding)
