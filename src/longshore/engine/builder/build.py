@@ -145,6 +145,10 @@ class Build:
         """Do something while the build goes on, at the end of which it is waited for."""
         self._beside.append(self.engine.spawn(work, "part of a build"))
 
+    async def _beside_ended(self) -> None:
+        if self._beside:  # Not by gather, which would cancel removals with whoever waits for them.
+            await asyncio.wait(self._beside)
+
     async def _work(self) -> None:
         try:
             await self._build()
@@ -156,7 +160,7 @@ class Build:
             for task in (*self._runs.values(), *self._pulls.values()):
                 task.cancel()
             await asyncio.gather(*self._runs.values(), *self._pulls.values(), return_exceptions=True)
-            await asyncio.shield(asyncio.gather(*self._beside, return_exceptions=True))
+            await self._beside_ended()
             self.output.end()
 
     async def _build(self) -> None:
@@ -181,7 +185,7 @@ class Build:
             base = self._bases.get(self._target.index, "")
             image = await to_its_end(lambda: squash_image(self.engine, image_before, base))
             self.output.say({"id": "moby.image.id", "aux": {"ID": image}})
-        await asyncio.gather(*self._beside)
+        await self._beside_ended()
         await asyncio.to_thread(self._name, image)
         self._finish(image)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack, suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING
@@ -15,13 +16,15 @@ from longshore.engine.builder.runmounts import RunMounts
 from longshore.engine.create import container_create
 from longshore.engine.remove import container_remove
 from longshore.engine.start import container_start
-from longshore.errors import Conflict, InvalidParameter, NotFound, System
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
 from longshore.layers.store import Layer
 from longshore.types.codec import convert, to_plain
 from longshore.types.container import Config, ContainerCreateRequest, HealthConfig, LogConfig
 
 if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun
+
+log = logging.getLogger(__name__)
 
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 
@@ -136,9 +139,12 @@ async def _create(
 
 
 async def _remove(stage: StageRun, id: str) -> None:
-    with suppress(NotFound, Conflict):  # Its user was faster.
-        await container_remove(stage.engine, id, force=True, volumes=True)
-    stage.build.space.forget_container(id)
+    try:
+        with suppress(NotFound, Conflict):  # Its user was faster.
+            await container_remove(stage.engine, id, force=True, volumes=True)
+        stage.build.space.forget_container(id)
+    except (OSError, EngineError) as exc:
+        log.error("container %s of a build could not be removed: %s", id[:12], exc)
 
 
 async def _run(stage: StageRun, container: Container, command: list[str]) -> None:
