@@ -10,9 +10,10 @@ import asyncio
 import io
 import logging
 import queue
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import CancelledError
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from longshore.errors import Abandoned
 
@@ -72,10 +73,23 @@ async def to_its_end(work: Callable[[], T], undo: Callable[[T], object] = lambda
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        with suppress(asyncio.CancelledError):
+            await settled([task])
         if not task.cancelled() and task.exception() is None:
             await asyncio.to_thread(undo, task.result())
         raise
+
+
+async def settled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until all have ended, whatever became of them; a cancellation waits until then, too."""
+    cancelled = False
+    while pending := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIterator[T]:

@@ -23,7 +23,7 @@ from longshore.build.stages import (
     read_program,
     target_stage,
 )
-from longshore.engine.bridges import BodyReader, to_its_end
+from longshore.engine.bridges import BodyReader, settled, to_its_end
 from longshore.engine.builder.commit import StepCache
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import BuildOutput, Message
@@ -145,10 +145,6 @@ class Build:
         """Do something while the build goes on, at the end of which it is waited for."""
         self._beside.append(self.engine.spawn(work, "part of a build"))
 
-    async def _beside_ended(self) -> None:
-        if self._beside:  # Not by gather, which would cancel removals with whoever waits for them.
-            await asyncio.wait(self._beside)
-
     async def _work(self) -> None:
         try:
             await self._build()
@@ -157,11 +153,14 @@ class Build:
         except Exception as exc:
             self._show_failure(exc)
         finally:
-            for task in (*self._runs.values(), *self._pulls.values()):
+            tasks = [*self._runs.values(), *self._pulls.values()]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._runs.values(), *self._pulls.values(), return_exceptions=True)
-            await self._beside_ended()
-            self.output.end()
+            try:
+                await settled(tasks)
+            finally:
+                await settled(self._beside)
+                self.output.end()
 
     async def _build(self) -> None:
         if self.program.warnings:
@@ -185,7 +184,7 @@ class Build:
             base = self._bases.get(self._target.index, "")
             image = await to_its_end(lambda: squash_image(self.engine, image_before, base))
             self.output.say({"id": "moby.image.id", "aux": {"ID": image}})
-        await self._beside_ended()
+        await settled(self._beside)
         await asyncio.to_thread(self._name, image)
         self._finish(image)
 
