@@ -20,6 +20,7 @@ from longshore.runtime.containerd.orphans import Orphans
 from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 from longshore.runtime.containerd.supervisor import Supervisor
+from longshore.runtime.containerd.sweeper import Sweeper
 from longshore.runtime.task import (
     Attach,
     ExitStatus,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 1000
 """Ids of deleted containers kept at most."""
-SETTLING = 5.0
-"""Seconds within which containerd gives up what a client that is gone had asked for."""
 
 
 class ContainerdRuntime(TaskRuntime):
@@ -62,18 +61,14 @@ class ContainerdRuntime(TaskRuntime):
         self._processes = Processes()
         self._callbacks: list[Callable[[TaskEvent], None]] = []
         self._supervisor: Supervisor | None = None
-        self._orphans: Orphans | None = None
+        self._sweeper: Sweeper | None = None
         self._metrics: MetricsReader | None = None
-        self._sweeping = asyncio.Lock()
-        self._later: asyncio.Task[None] | None = None
         self._gone: set[str] = set()
         """Containers whose last task this engine has seen deleted in good order."""
         if address is None:
             self._supervisor = Supervisor(
                 state_dir, root_dir, oom_score=oom_score, debug=debug, log=self._log
             )
-            directories = [state_dir / "daemon", root_dir]
-            self._orphans = Orphans(state_dir / "containerd.sock", namespace, directories)
         self._connection = Connection(
             address or str(state_dir / "containerd.sock"),
             namespace,
@@ -82,20 +77,25 @@ class ContainerdRuntime(TaskRuntime):
             on_event=self._received,
             resync=self._resync,
         )
+        if address is None:
+            directories = [state_dir / "daemon", root_dir]
+            orphans = Orphans(state_dir / "containerd.sock", namespace, directories)
+            self._sweeper = Sweeper(orphans, self._connection, self._processes, self._fifo_dir, self._log)
 
     async def connect(self) -> None:
         """Connect to containerd, after starting it if it is ours to start. Raises System or Unavailable."""
         try:
             await self._connection.open()
-            await self._sweep()
+            if self._sweeper is not None:
+                await self._sweeper.sweep()
         except BaseException:
             await self.close(stop_child=True)
             raise
 
     async def close(self, stop_child: bool) -> None:
         """Disconnect; with `stop_child` our own containerd ends too. Containers go on in any case."""
-        if self._later is not None:
-            self._later.cancel()
+        if self._sweeper is not None:
+            self._sweeper.close()
         await self._connection.close()
         if self._supervisor is not None:
             await self._supervisor.close(stop_child)
@@ -124,7 +124,7 @@ class ContainerdRuntime(TaskRuntime):
     ) -> int:
         """See TaskRuntime.create."""
         self._gone.discard(id)
-        async with self._sweeping:
+        async with self._sweeper.lock if self._sweeper is not None else contextlib.nullcontext():
             known = self._processes.get(id)
         if known is not None and known.exit is None:
             raise Conflict(f"Container {id} is already active")
@@ -381,35 +381,9 @@ class ContainerdRuntime(TaskRuntime):
     async def _resync(self, client: Client) -> None:
         for event in await catch_up(client, self._processes):
             self._exited(event)
-        if self._orphans is not None:
-            self._later = asyncio.create_task(self._sweep(SETTLING), name="containerd-orphans")
-
-    async def _sweep(self, delay: float = 0) -> None:
-        """Remove tasks that containerd has lost sight of, and what is left of tasks that are gone.
-
-        A deletion that was cut off leaves a container without a task, and our pipes. After `delay` seconds:
-        what containerd was busy with.
-        """
-        if self._orphans is None:
-            return
-        await asyncio.sleep(delay)
-        lost = await asyncio.to_thread(self._orphans.find)
-        try:
-            client = await self._connection.client()
-            containers = await client.container_list(pb.ListContainersRequest())
-            remains = lost | {each.id for each in containers.containers} | fifos.directories(self._fifo_dir)
-            for id in remains - {task.id for task in await self.tasks()}:
-                async with self._sweeping:
-                    if id in self._processes.table:
-                        continue
-                    if id in lost:
-                        self._log.warning("containerd has lost task %s, removing it", id)
-                        await asyncio.to_thread(self._orphans.remove, id)
-                    await remove(client, id, force=False)
-                    fifos.remove_directory(self._fifo_dir / id)
-        except EngineError:
-            return  # Gone again: the next connection sweeps again.
+        if self._sweeper is not None:
+            self._sweeper.sweep_later()
 
     async def _remove_orphan(self, id: str, *, thoroughly: bool = False) -> None:
-        if self._orphans is not None and (thoroughly or self._orphans.remains(id)):
-            await asyncio.to_thread(self._orphans.remove, id)
+        if self._sweeper is not None:
+            await self._sweeper.remove(id, thoroughly=thoroughly)
