@@ -29,6 +29,8 @@ WARM_UP = 0.2
 """The part of the run in which caches and pools may still fill."""
 MAY_GROW = 1.05
 MAY_GROW_BY = 3 * 2**20
+POOL = 4
+"""Threads of the pool that come and go with the work."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def growth(before: Look, after: Look) -> list[str]:
         f"{name} grew from {was} to {now}"
         for name, was, now in (
             ("descriptors", before.descriptors, after.descriptors),
-            ("threads", before.threads, after.threads),
+            ("threads", before.threads + POOL, after.threads),
             ("processes", before.processes, after.processes),
         )
         if now > was
