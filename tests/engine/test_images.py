@@ -33,18 +33,16 @@ def test_an_image_is_removed_by_platform(api: Client) -> None:
 
 
 def test_containers_are_counted_for_disk_usage_only(daemon: Longshored, api: Client) -> None:
+    before, usage_before = api.get("/images/json", all=1).json, api.get("/system/df").json["Images"]
     api.post("/containers/create", {"Image": "busybox"}, name="user").expect(201)
     for _ in range(2):  # The first comes to stand between, with no name of its own.
         api.post("/commit", {}, container="user", repo="made").expect(201)
         api.delete("/containers/user").expect(204)
         api.post("/containers/create", {"Image": "made"}, name="user").expect(201)
-    listed = api.get("/images/json", all=1).json
-    used = {
-        tag: image["Containers"]
-        for image in api.get("/system/df").json["Images"]
-        for tag in image["RepoTags"]
-    }
+    listed, usage = api.get("/images/json", all=1).json, api.get("/system/df").json["Images"]
+    used = {tag: image["Containers"] for image in usage for tag in image["RepoTags"]}
     assert {image["Containers"] for image in listed} == {-1}
-    assert used == {"busybox:latest": 0, "made:latest": 1}
-    assert len(listed) == len(used) + 1
+    assert (used["busybox:latest"], used["made:latest"]) == (0, 1)
+    assert len(listed) == len(before) + 2
+    assert len(usage) == len(usage_before) + 1
     api.delete("/images/made", force=1).expect(200)
