@@ -9,6 +9,8 @@ import os
 import platform
 import resource
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,9 @@ from longshore.linux import capabilities
 from longshore.linux.mount import mountinfo
 
 CgroupMode = Literal["v1", "v2", "hybrid"]
+
+
+_X32_GETPID = 0x40000000 + 39
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class HostFacts:
     hugetlb: bool = False
     devices: bool = False
     seccomp: bool = False
+    x32: bool = True
+    """Whether the kernel has the system calls of x32 programs; most do not."""
     apparmor: bool = False
     selinux: bool = False
     user_namespaces: bool = False
@@ -108,6 +115,7 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         own_cgroups=own,
         cgroup_driver=cgroup_driver or ("systemd" if mode == "v2" and systemd else "cgroupfs"),
         seccomp=Path("/proc/sys/kernel/seccomp/actions_avail").exists(),
+        x32=_has_x32(),
         apparmor=_text("/sys/module/apparmor/parameters/enabled").startswith("Y")
         and Path("/sys/kernel/security/apparmor").is_dir(),
         selinux=Path("/sys/fs/selinux/enforce").exists(),
@@ -133,6 +141,15 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         init_path=next(filter(None, map(shutil.which, ("docker-init", "tini-static", "tini"))), ""),
         **features,  # type: ignore[arg-type]
     )
+
+
+def _has_x32() -> bool:
+    """Ask for getpid(2) as x32 programs do: in a child, which a filter on this process may kill for it."""
+    if platform.machine() != "x86_64":
+        return False
+    asked = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(ctypes.c_long({_X32_GETPID})) < 0)"
+    child = subprocess.run([sys.executable, "-IS", "-c", asked], capture_output=True, check=False)
+    return child.returncode == 0
 
 
 def _cgroup_mounts() -> tuple[CgroupMode, dict[str, str]]:
