@@ -20,6 +20,7 @@ from longshore.linux.openat import openat2
 
 _CHUNK = 1 << 20
 _DEEPEST = 512
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 CAPABILITY = "security.capability"
 
 
@@ -124,22 +125,21 @@ def _walk(directory: int, prefix: str, rules: IgnoreRules | None, depth: int) ->
 
 def read_file(parent: int, base: str) -> Iterator[bytes]:
     """The content of a regular file, in chunks."""
-    file = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    yield from _read(os.open(base, _READ | os.O_NOFOLLOW, dir_fd=parent))
+
+
+def read_opened(file: int) -> Iterator[bytes]:
+    """The content of a regular file that is held with O_PATH."""
+    yield from _read(os.open(f"/proc/self/fd/{file}", _READ))
+
+
+def _read(file: int) -> Iterator[bytes]:
+    """Closes `file`."""
     try:
         while chunk := os.read(file, _CHUNK):
             yield chunk
     finally:
         os.close(file)
-
-
-def read_opened(file: int) -> Iterator[bytes]:
-    """The content of a regular file that is held with O_PATH."""
-    again = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        while chunk := os.read(again, _CHUNK):
-            yield chunk
-    finally:
-        os.close(again)
 
 
 def capability(path: str) -> bytes | None:

@@ -146,7 +146,10 @@ async def _start_steps(
         attached = True
         streams.start(stdio.stdin, stdio.stdout, stdio.stderr, driver, keep_output(engine, container))
 
-    connected = asyncio.create_task(_connect_networks(engine, container))
+    late = network_of_user_namespace(engine, container)
+    connected = asyncio.create_task(
+        _note_start(engine, container) if late else _connect_networks(engine, container)
+    )
     undo.push_async_callback(_settled, connected)
     streams.on_stdin_closed = lambda: engine.runtime.close_stdin(container.id)
     try:
@@ -169,7 +172,7 @@ async def _start_steps(
         raise
     undo.push_async_callback(_delete_task, engine, container)
     await connected
-    if network_of_user_namespace(engine, container):
+    if late:
         with span("network"):
             await initialize_networking(engine, container, namespace_of=pid)
         await _connect_networks(engine, container)
@@ -204,13 +207,17 @@ async def _initialize_networking(engine: Engine, container: Container, undo: Asy
 
 
 async def _connect_networks(engine: Engine, container: Container) -> None:
+    with span("connect networks"):
+        await connect_networks(engine, container)
+    await _note_start(engine, container)
+
+
+async def _note_start(engine: Engine, container: Container) -> None:
     """Beside the runtime's work, but done before the process runs: whoever takes it back needs the record.
 
     A crash from here on finds the network it has to clean up, and after a power cut, that the container may
     have run.
     """
-    with span("connect networks"):
-        await connect_networks(engine, container)
     container.state.Starting = True
     await engine.containers.save(container)
 

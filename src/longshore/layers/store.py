@@ -100,16 +100,7 @@ class LayerStore:
         InvalidParameter for an archive that is damaged, hostile, or not what `expected_diff_id` says;
         NotFound for an unknown parent. Nothing is left behind on failure.
         """
-        below = self.get(parent) if parent is not None else None
-        with ExitStack() as undo, self._db.new_layer() as record_directory:
-            if below is not None:
-                undo.callback(self.release, below)
-                if below.depth >= MAX_DEPTH:
-                    raise InvalidParameter("max depth exceeded")
-            cache_id = self._reserve_id()
-            undo.callback(self._unpacking.discard, cache_id)
-            undo.callback(self.driver.remove, cache_id)
-            self.driver.create(cache_id, below.cache_id if below else None)
+        with self._new_layer(parent) as (undo, record_directory, below, cache_id):
             with (record_directory / "tar-split.json.gz").open("wb") as tar_split:
                 unpacked = unpack(tar, self.driver.extractor(cache_id), tar_split)
             if expected_diff_id is not None and unpacked.diff_id != expected_diff_id:
@@ -302,7 +293,9 @@ class LayerStore:
                     removed += 1
         return removed
 
-    def _seal(self, parent: str | None, fill: Callable[[str], None]) -> Layer | None:
+    @contextmanager
+    def _new_layer(self, parent: str | None) -> Iterator[tuple[ExitStack, Path, Layer | None, str]]:
+        """The undo, the record's directory, the layer below and the driver's id of a layer in the making."""
         below = self.get(parent) if parent is not None else None
         with ExitStack() as undo, self._db.new_layer() as record_directory:
             if below is not None:
@@ -313,6 +306,10 @@ class LayerStore:
             undo.callback(self._unpacking.discard, cache_id)
             undo.callback(self.driver.remove, cache_id)
             self.driver.create(cache_id, below.cache_id if below else None)
+            yield undo, record_directory, below, cache_id
+
+    def _seal(self, parent: str | None, fill: Callable[[str], None]) -> Layer | None:
+        with self._new_layer(parent) as (undo, record_directory, below, cache_id):
             fill(cache_id)
             changes = self.driver.changes(cache_id, below.cache_id if below else None)
             if not changes:

@@ -91,8 +91,8 @@ def _builtin(
     text = resources.files(__package__).joinpath("seccomp_default.json").read_text()
     resolved = resolve_profile(text, architecture, kernel, capabilities)
     if not x32 and "architectures" in resolved:
-        # Two thirds of the time that libseccomp takes to build the filter, at every start and exec, for calls
-        # that no kernel answers. Without them the filter kills who makes one.
+        # libseccomp would spend 2 ms on it at every start and exec, for calls that this kernel does not
+        # answer. Without them the filter kills who makes one.
         resolved["architectures"] = [name for name in resolved["architectures"] if name != "SCMP_ARCH_X32"]
     return resolved
 
