@@ -129,3 +129,10 @@ def test_variables_that_stay() -> None:
 )
 def test_quoting_as_go(text: str, quoted: str) -> None:
     assert go_quote(text) == quoted
+
+
+def test_variables_that_double_with_each_line() -> None:
+    value = "x" * 64
+    with pytest.raises(InvalidParameter, match="too long once its variables are expanded"):
+        for _ in range(64):
+            value = expand_word("$X$X$X$X$X$X$X$X", {"X": value})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from posixpath import normpath
 
+from longshore.build.automaton import Automaton, CharacterClass, State, Token, Wild
 from longshore.errors import InvalidParameter
 
-_ANY_DEPTH = "(?:.*/)?"
-_NOTHING = "\U0010ffff"
-"""Stands in a class of characters for none: not in any path."""
+_MOST_DIRECTORIES = 4096
+"""Directories whose state is remembered."""
 
 
 class IgnoreRules:
@@ -18,9 +17,10 @@ class IgnoreRules:
 
     def __init__(self, patterns: list[str]) -> None:
         """Raises InvalidParameter for a pattern that is none."""
-        self._rules: list[tuple[re.Pattern[str], bool]] = []
+        self._negated: list[bool] = []
         self.takes_back = False
         """Whether something below an excluded directory may be wanted all the same."""
+        rules: list[list[Token]] = []
         for raw in patterns:
             pattern = raw.strip()
             if not pattern:
@@ -32,18 +32,32 @@ class IgnoreRules:
                 self.takes_back = True
                 if not pattern:
                     raise InvalidParameter('illegal exclusion pattern: "!"')
-            _check(pattern)
-            self._rules.append((_ignore_regex(pattern), negated))
+            rules.append(_ignore_tokens(pattern))
+            self._negated.append(negated)
+        self._automaton = Automaton(rules)
+        self._directories: dict[str, tuple[State, int]] = {"": (self._automaton.start, 0)}
 
     def excludes(self, path: str) -> bool:
         """Whether `path`, relative and clean, or a directory it lies in, is excluded in the end."""
-        parts = path.split("/")
-        candidates = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        excluded = False
-        for rule, negated in self._rules:
-            if negated == excluded and any(rule.fullmatch(each) for each in candidates):
-                excluded = not negated
-        return excluded
+        directory, _, base = path.rpartition("/")
+        state, accepted = self._directories.get(directory) or self._below(directory)
+        accepted |= self._automaton.accepted(self._automaton.advance(state, base))
+        # A rule counts if nothing after it does: the last one that matches decides.
+        last = self._automaton.last(accepted)
+        return last >= 0 and not self._negated[last]
+
+    def _below(self, directory: str) -> tuple[State, int]:
+        """The state behind a directory's slash, and what matches it or a directory that it lies in."""
+        automaton, accepted = self._automaton, 0
+        state = automaton.start
+        for name in directory.split("/"):
+            state = automaton.advance(state, name)
+            accepted |= automaton.accepted(state)
+            state = automaton.advance(state, "/")
+        if len(self._directories) >= _MOST_DIRECTORIES:
+            self._directories = {"": self._directories[""]}
+        self._directories[directory] = state, accepted
+        return state, accepted
 
 
 def read_ignore_file(content: bytes) -> list[str]:
@@ -84,47 +98,61 @@ def has_wildcards(name: str) -> bool:
 
 def go_match(pattern: str, name: str) -> bool:
     """Go's filepath.Match: wildcards stop at slashes. Raises InvalidParameter for a bad pattern."""
-    return match_regex(pattern).fullmatch(name) is not None
+    return _go_automaton(pattern).matches(name)
 
 
-@lru_cache(maxsize=256)
-def match_regex(pattern: str) -> re.Pattern[str]:
-    """See `go_match`."""
-    out, at = "", 0
+@lru_cache(maxsize=64)
+def _go_automaton(pattern: str) -> Automaton:
+    return Automaton([_tokens(pattern, depth=False)])
+
+
+def _ignore_tokens(pattern: str) -> list[Token]:
+    """A pattern of .dockerignore: as `go_match`, and `**` for any number of directories."""
+    tokens = _tokens(pattern, depth=True)
+    if pattern.startswith("**") and len(pattern) > 2 and not any(each in "*?[]\\" for each in pattern[2:]):
+        # Docker compares the end of the path then, slash or not: `**foo` matches `afoo`.
+        return [Wild.DEPTH, *pattern[3:]] if pattern[2] == "/" else [Wild.REST, *pattern[2:]]
+    return tokens
+
+
+def _tokens(pattern: str, *, depth: bool) -> list[Token]:
+    tokens: list[Token] = []
+    at = 0
     while at < len(pattern):
         character = pattern[at]
         at += 1
-        if character == "*":
-            out += "[^/]*"
+        if character == "*" and depth and pattern.startswith("*", at):
+            at += 2 if pattern.startswith("/", at + 1) else 1
+            tokens.append(Wild.REST if at == len(pattern) else Wild.DEPTH)
+        elif character == "*":
+            tokens.append(Wild.STAR)
         elif character == "?":
-            out += "[^/]"
+            tokens.append(Wild.ONE)
         elif character == "[":
-            piece, at = _brackets(pattern, at)
-            out += piece
+            found, at = _brackets(pattern, at)
+            tokens.append(found)
         elif character == "\\":
             if at == len(pattern):
                 raise _bad_pattern()
-            out += re.escape(pattern[at])
+            tokens.append(pattern[at])
             at += 1
         else:
-            out += re.escape(character)
-    return re.compile(out, re.DOTALL)
+            tokens.append(character)
+    return tokens
 
 
-def _brackets(pattern: str, at: int) -> tuple[str, int]:
-    """A class behind its `[`: its regular expression, and where it ends."""
+def _brackets(pattern: str, at: int) -> tuple[CharacterClass, int]:
+    """A class behind its `[`, and where it ends."""
     negated = pattern.startswith("^", at)
     at += negated
-    ranges = ""
-    while True:
-        if pattern.startswith("]", at) and ranges:
-            return f"[{'^' if negated else ''}{ranges}]", at + 1
+    ranges: list[tuple[str, str]] = []
+    while not (ranges and pattern.startswith("]", at)):
         low, at = _member(pattern, at)
         high = low
         if pattern.startswith("-", at):
             high, at = _member(pattern, at + 1)
-        # A range upside down matches nothing in Go, where Python refuses it.
-        ranges += f"{re.escape(low)}-{re.escape(high)}" if low <= high else _NOTHING
+        ranges.append((low, high))
+    return CharacterClass(tuple(ranges), negated), at + 1
 
 
 def _member(pattern: str, at: int) -> tuple[str, int]:
@@ -138,42 +166,3 @@ def _member(pattern: str, at: int) -> tuple[str, int]:
 
 def _bad_pattern() -> InvalidParameter:
     return InvalidParameter("syntax error in pattern")
-
-
-def _check(pattern: str) -> None:
-    match_regex(pattern)
-
-
-def _ignore_regex(pattern: str) -> re.Pattern[str]:
-    """A pattern of .dockerignore: as `go_match`, and `**` for any number of directories."""
-    if pattern.endswith("**") and not has_wildcards(pattern[:-2]):
-        return re.compile(re.escape(pattern[:-2].replace("\\", "")) + ".*", re.DOTALL)
-    out, at = "", 0
-    while at < len(pattern):
-        character = pattern[at]
-        at += 1
-        if character == "*" and pattern.startswith("*", at):
-            at += 1
-            if pattern.startswith("/", at):
-                at += 1
-            if at == len(pattern):
-                out += ".*"
-            elif not out.endswith(_ANY_DEPTH):  # Several say no more than one, but take for ever.
-                out += _ANY_DEPTH
-        elif character == "*":
-            out += "[^/]*"
-        elif character == "?":
-            out += "[^/]"
-        elif character == "[":
-            piece, at = _brackets(pattern, at)
-            out += piece
-        elif character == "\\" and at < len(pattern):
-            out += re.escape(pattern[at])
-            at += 1
-        else:
-            out += re.escape(character)
-    if pattern.startswith("**") and not has_wildcards(pattern[2:]):
-        # Docker compares the end of the path then, slash or not: `**foo` matches `afoo`.
-        rest = re.escape(pattern[2:].replace("\\", ""))
-        return re.compile(f".*{rest}|{rest.removeprefix('/')}", re.DOTALL)
-    return re.compile(out, re.DOTALL)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from longshore.build.substitution import LONGEST, TOO_LONG, replace, trim_prefix, trim_suffix
 from longshore.errors import InvalidParameter
 
 _SPECIAL = "@*#?-$!0"
-_REGEX_CHARACTERS = "[]{}.+()|^$"
 
 
 class Expanded(NamedTuple):
@@ -39,7 +38,7 @@ def expand(
         return lexer.until("")
     except RecursionError:
         raise InvalidParameter("failed to process a word: substitutions are nested too deep") from None
-    except _Bad as exc:
+    except (_Bad, InvalidParameter) as exc:
         raise InvalidParameter(f"failed to process {go_quote(text)}: {exc}") from None
 
 
@@ -124,6 +123,7 @@ class _Lexer:
         self._raw_escapes = raw_escapes
         self._quotes = quotes
         self._keep_unset = keep_unset
+        self._inserted = 0
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -205,6 +205,13 @@ class _Lexer:
         raise _Bad("unexpected end of statement while looking for matching double-quote")
 
     def _dollar(self) -> str:
+        value = self._variable()
+        self._inserted += len(value)
+        if self._inserted > LONGEST:
+            raise _Bad(TOO_LONG)
+        return value
+
+    def _variable(self) -> str:
         self._next()
         if self._peek() != "{":
             name = self._name()
@@ -247,7 +254,9 @@ class _Lexer:
                 raise _Bad(f"{name}: {word or why}")
             return value or ""
         if kind in ("#", "%"):
-            return _trim(word, value or "", kind)
+            longest = word.startswith(kind)
+            trim = trim_prefix if kind == "#" else trim_suffix
+            return trim(value or "", word[1:] if longest else word, longest=longest)
         raise _Bad(f"unsupported modifier ({told}) in substitution")
 
     def _replacement(self, name: str) -> str:
@@ -259,8 +268,7 @@ class _Lexer:
         value = self._variables.get(name)
         if value is None and self._keep_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
-        expression = _regex(pattern, greedy=True)
-        return expression.sub(lambda _: replacement, value or "", count=0 if everywhere else 1)
+        return replace(value or "", pattern, replacement, everywhere=everywhere)
 
     def _operand(self, stop: str, missing: str, *, raw_escapes: bool = True, in_braces: bool = False) -> str:
         try:
@@ -290,37 +298,3 @@ class _Lexer:
         if value is None:
             return unset if self._keep_unset else ""
         return value
-
-
-def _trim(word: str, value: str, kind: str) -> str:
-    """`${value#word}` and `%`; doubled, the longest match goes."""
-    greedy = word.startswith(kind)
-    pattern = word[1:] if greedy else word
-    if kind == "#":
-        found = _regex(pattern, greedy=greedy).match(value)
-        return value[found.end() :] if found else value
-    # From the back: the shortest suffix is what the last possible start leaves.
-    expression = _regex(pattern, greedy=True)
-    starts = range(len(value) + 1) if greedy else range(len(value), -1, -1)
-    for start in starts:
-        if expression.fullmatch(value, start):
-            return value[:start]
-    return value
-
-
-def _regex(pattern: str, *, greedy: bool) -> re.Pattern[str]:
-    """A shell's `*` and `?` as a regular expression; there are no bracket expressions."""
-    out, characters = "", iter(pattern)
-    for character in characters:
-        if character == "*":
-            out += ".*" if greedy else ".*?"
-        elif character == "?":
-            out += "."
-        elif character == "\\":
-            escaped = next(characters, "")
-            if escaped not in ("*", "?", "\\", "}", "/"):
-                raise _Bad(f"invalid pattern ({pattern}) in substitution: invalid escape '\\{escaped}'")
-            out += re.escape(escaped)
-        else:
-            out += "\\" + character if character in _REGEX_CHARACTERS else character
-    return re.compile(out)
