@@ -1,4 +1,4 @@
-"""Wildcards: what regular expressions say of the same patterns, and patterns that were made to take for ever."""
+"""Wildcards: what regular expressions say of the same patterns, and patterns made to take for ever."""
 
 from __future__ import annotations
 
