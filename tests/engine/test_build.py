@@ -431,6 +431,21 @@ def test_a_daemon_that_dies_leaves_nothing_of_a_build(fresh_daemon: Longshored) 
     made(fresh_daemon, "FROM busybox\nRUN true\n")
 
 
+def test_a_daemon_that_dies_as_a_container_of_a_build_is_made(fresh_daemon: Longshored) -> None:
+    api = Client(fresh_daemon.socket, "1.50")
+    body = archive("FROM busybox\nRUN sleep 1000\n")
+    containers = fresh_daemon.data_root / "containers"
+    with api.stream("POST", "/build", body, headers={"Content-Type": "application/x-tar"}):
+        deadline = time.monotonic() + 60
+        while not (records := list(containers.glob("*/config.v2.json"))):
+            assert time.monotonic() < deadline
+        fresh_daemon.kill()
+    noted = [each.name for each in (fresh_daemon.data_root / "builder/builds").glob("*/containers/*")]
+    assert noted == [records[0].parent.name]
+    fresh_daemon.start()
+    _wait_for_nothing_left(fresh_daemon)
+
+
 def test_what_failed_stays_to_be_looked_at(builder: Longshored) -> None:
     api = Client(builder.socket, "1.50")
     assert "returned a non-zero code: 7" in refused(builder, "FROM busybox\nRUN exit 7\n")

@@ -41,9 +41,11 @@ async def container_create(
     platform: str = "",
     *,
     read_only_recursive: bool = True,
+    id: str = "",
 ) -> ContainerCreateResponse:
     """POST /containers/create. An empty name has one generated. Returns the id and Docker's warnings.
 
+    `id` is for who has written down, before it exists, whom the container belongs to (`new_container_id`).
     `read_only_recursive` makes read-only binds so with all that is mounted below, if not said otherwise.
 
     Raises InvalidParameter for settings that cannot be, NotFound for an image or a container named in
@@ -62,7 +64,7 @@ async def container_create(
     adapt_container_settings(engine, host_config)
     merge_log_config(engine, host_config)
 
-    with engine.traces.record("create", container_id := secrets.token_hex(32)):
+    with engine.traces.record("create", container_id := id or new_container_id()):
         async with AsyncExitStack() as undo:
             name = name or generate_name(engine.containers.name_is_free)
             engine.containers.reserve_name(name, container_id)
@@ -77,6 +79,11 @@ async def container_create(
     engine.containers.add(container)
     engine.log_container_event(container, "create")
     return ContainerCreateResponse(container_id, warnings)
+
+
+def new_container_id() -> str:
+    """64 hexadecimal digits."""
+    return secrets.token_hex(32)
 
 
 async def _make(

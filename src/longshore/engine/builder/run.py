@@ -13,7 +13,7 @@ from longshore.build.instructions import Run
 from longshore.containers.container import Container
 from longshore.engine.builder.output import BuildOutput
 from longshore.engine.builder.runmounts import RunMounts
-from longshore.engine.create import container_create
+from longshore.engine.create import container_create, new_container_id
 from longshore.engine.remove import container_remove
 from longshore.engine.start import container_start
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
@@ -115,27 +115,30 @@ async def _create(
     host_config.Mounts = mounts.of_container or None
     request = convert(to_plain(config), ContainerCreateRequest)
     request.HostConfig = host_config
-    created = asyncio.create_task(container_create(engine, "", request))
+    id = new_container_id()
+    stage.build.space.note_container(id)  # Before there is one: the daemon may be killed as soon as it exists.
+    created = asyncio.create_task(container_create(engine, "", request, id=id))
     try:
-        response = await asyncio.shield(created)
+        await asyncio.shield(created)
     except asyncio.CancelledError:
         await asyncio.wait([created])
-        if not created.cancelled() and created.exception() is None:
-            await _remove(stage, created.result().Id)
+        await _remove(stage, id)
         raise
-    stage.build.space.note_container(response.Id)
+    except Exception:
+        stage.build.space.forget_container(id)
+        raise
 
     async def end(kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is not None and not isinstance(error, Exception):
-            await asyncio.shield(_remove(stage, response.Id))  # It may still run, and use its mounts.
+            await asyncio.shield(_remove(stage, id))  # It may still run, and use its mounts.
         elif options.force_remove or (options.remove and error is None):
-            stage.build.beside(_remove(stage, response.Id))
+            stage.build.beside(_remove(stage, id))
         else:
-            stage.build.space.forget_container(response.Id)
+            stage.build.space.forget_container(id)
 
     held.push_async_exit(end)
-    stage.running_in(response.Id)
-    return engine.containers.get(response.Id)
+    stage.running_in(id)
+    return engine.containers.get(id)
 
 
 async def _remove(stage: StageRun, id: str) -> None:
