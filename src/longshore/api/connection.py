@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from email.utils import formatdate
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from longshore.api.http import (
     MAX_HEAD,
@@ -35,6 +35,8 @@ READ_AHEAD = 256 << 10
 HEAD_TIMEOUT = 300.0
 """Seconds a client has for the head of a request once it began; for the first one, since it connected."""
 
+T = TypeVar("T")
+
 Answer = Callable[[Request], Awaitable[Response | None]]
 """Answers a request; None if the connection was taken over and is finished with."""
 
@@ -43,7 +45,8 @@ class Connection(asyncio.Protocol):
     """One client. Requests are answered in turn; `answer` sees each, and may take the connection over.
 
     An answer that is being computed runs to its end even if the client leaves, since a stop or a create
-    must not be left half done; a body that is being streamed is cancelled with the client.
+    must not be left half done, but for what is done by `while_here`; a body that is being streamed is
+    cancelled with the client.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._eof = False
         self._lost = False
         self._streaming = False
+        self._forsaken: Callable[[], object] | None = None
         self._idle = True
         self._served = False
         self._reading_paused = False
@@ -96,8 +100,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._eof = True
         self._readable.set()
-        if self._streaming and self._task is not None:
-            self._task.cancel()
+        self._end_with_client()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -105,8 +108,7 @@ class Connection(asyncio.Protocol):
         self._open.discard(self)
         self._readable.set()
         self._writable.set()
-        if self._streaming and self._task is not None:
-            self._task.cancel()
+        self._end_with_client()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -187,6 +189,21 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def while_here(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what is of use to this client alone: cancelled once the client leaves. Raises ClientGone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._forsaken = task.cancel
+        try:
+            if self._eof:
+                task.cancel()
+            return await task
+        except asyncio.CancelledError:
+            if self._eof and task.cancelled():
+                raise ClientGone("the client closed the connection") from None
+            raise
+        finally:
+            self._forsaken = None
+
     def shut_down(self) -> asyncio.Task[None] | None:
         """Close if no request is being answered, or only streamed; else return the task that answers it."""
         if self._task is None or self._task.done():
@@ -259,7 +276,8 @@ class Connection(asyncio.Protocol):
             self.send(head if request.method == "HEAD" else head + response.body)
             await self.drain()
         else:
-            self.send(head)
+            with contextlib.suppress(ClientGone):  # Then the body is begun all the same, to let go of things.
+                self.send(head)
             if not await self._stream(response.body, chunked=request.chunks):
                 return False
         return keep_alive and await self._skip_body(request)
@@ -298,6 +316,12 @@ class Connection(asyncio.Protocol):
             if close is not None:
                 await close()
         return True
+
+    def _end_with_client(self) -> None:
+        if self._forsaken is not None:
+            self._forsaken()
+        if self._streaming and self._task is not None:
+            self._task.cancel()
 
     def _resume_reading(self) -> None:
         if self._reading_paused and self._transport is not None and not self._lost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,18 +22,31 @@ DEFAULT_DOCKERFILE = "Dockerfile"
 IGNORE_FILE = ".dockerignore"
 
 
-def unpack_context(archive: BinaryIO, directory: Path, ids: IdMap) -> None:
+def unpack_context(
+    archive: BinaryIO, directory: Path, ids: IdMap, check: Callable[[], None] = lambda: None
+) -> None:
     """Fill `directory` from an archive, plain or compressed; owners are those that `ids` give. Blocks.
 
-    Nothing in it leads out of `directory`, whatever its names and links say. Raises InvalidParameter.
+    Nothing in it leads out of `directory`, whatever its names and links say. `check` is called again and
+    again, and may raise to end it. Raises InvalidParameter.
     """
-    stream = TarStream(decompressed(archive))
+    stream = TarStream(watched(decompressed(archive), check))
     with CopyExtractor(directory, ids, "/") as extractor:
         for entry in stream:
             with refusing_damage(entry):
                 extractor.add(entry, stream.content())
     for _ in stream.rest():
         pass
+
+
+def watched(read: Callable[[], bytes], check: Callable[[], None]) -> Callable[[], bytes]:
+    """`read`, with a `check` before each chunk: a few bytes of an archive may stand for any number."""
+
+    def checked() -> bytes:
+        check()
+        return read()
+
+    return checked
 
 
 def find_dockerfile(context: Path, name: str) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from posixpath import basename, dirname, join
 from typing import BinaryIO, cast
 
+from longshore.build.context import watched
 from longshore.build.owners import ROOT, Owner
 from longshore.build.patterns import IgnoreRules, clean
 from longshore.build.sources import (
@@ -59,6 +60,8 @@ class CopyJob:
     unpack: bool = False
     parents: bool = False
     exclude: list[str] = field(default_factory=list)
+    check: Callable[[], None] = lambda: None
+    """Called again and again; it may raise to end the work."""
 
 
 def perform_copy(root: Path, ids: IdMap, job: CopyJob) -> None:
@@ -113,6 +116,7 @@ class _Writer:
         links: dict[tuple[int, int], str] = {}
         with self._into(destination) as extractor:
             for each in walk(top, self._rules):
+                self._job.check()
                 entry = _described(each)
                 if entry is None:
                     continue
@@ -123,7 +127,7 @@ class _Writer:
                     if first != each.name:
                         entry.type, entry.linkname, entry.size = LINK, first, 0
                 if entry.type == REGULAR:
-                    content = read_file(each.parent, each.base)
+                    content = self._watched(read_file(each.parent, each.base))
                 self._dress(entry)
                 extractor.add(entry, content)
 
@@ -136,7 +140,12 @@ class _Writer:
             raise InvalidParameter(f"{base}: sockets can not be copied")
         self._dress(entry)
         with self._into(dirname(destination)) as extractor:
-            extractor.add(entry, read_opened(file) if entry.type == REGULAR else b"")
+            extractor.add(entry, self._watched(read_opened(file)) if entry.type == REGULAR else b"")
+
+    def _watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._job.check()
+            yield chunk
 
     def _unpacked(self, file: int, destination: str) -> bool:
         """Whether the file turned out to be an archive, and was unpacked."""
@@ -147,7 +156,7 @@ class _Writer:
             except InvalidParameter:
                 return False
             archive.seek(0)
-            stream = TarStream(decompressed(cast(BinaryIO, archive)))
+            stream = TarStream(watched(decompressed(cast(BinaryIO, archive)), self._job.check))
             with self._into(destination) as extractor:
                 for entry in stream:
                     if self._rules is not None and self._rules.excludes(clean(entry.name)):

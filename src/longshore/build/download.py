@@ -3,55 +3,66 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from posixpath import basename
-from typing import Any
+from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from longshore.errors import Abandoned, InvalidParameter, System
+from longshore.errors import InvalidParameter, System
 
 _CHUNK = 1 << 18
 _CONNECT, _READ = 30.0, 120.0
 """Seconds to connect, and to wait for more."""
 _MOST_REDIRECTS = 10
-_UNNAMED = "__unnamed__"
 
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A file in a directory of its own. `name` is "" if the server and the URL do not tell one."""
+    """What was fetched. `name` is "" if neither the URL nor the server tell one, `modified` 0 likewise."""
 
-    path: Path
     name: str
     content_type: str
+    modified: float
+    """Seconds since the epoch."""
+
+
+class Cancellation(Protocol):
+    """How blocking work is ended from another thread."""
+
+    def check(self) -> None:
+        """Raises once the work was ended."""
+
+    def calls(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, ending the work calls back."""
 
 
 def download(
     url: str,
-    directory: Path,
+    file: IO[bytes],
     progress: Callable[[int, int], None],
-    is_cancelled: Callable[[], bool],
+    cancellation: Cancellation,
     checksum: str = "",
 ) -> Downloaded:
-    """Fetch `url` into `directory`. Blocks.
+    """Fetch `url` into `file`, and nothing else: no name is made or changed. Blocks.
 
     `progress` gets the number of further bytes, and of all that are expected, 0 if nobody knows. Raises
-    System, InvalidParameter for a checksum that is not the file's, Abandoned once `is_cancelled`, and
-    urllib3's HTTPError.
+    System, InvalidParameter for a checksum that is not the file's, what `cancellation` raises, and urllib3's
+    HTTPError.
     """
     import urllib3
 
     expected = _checksum(checksum) if checksum else None
     timeout = urllib3.Timeout(connect=_CONNECT, read=_READ)
     retries = urllib3.Retry(connect=0, read=0, other=0, redirect=_MOST_REDIRECTS)
-    with _pool(url) as pool:
+    with ExitStack() as held:
+        pool = held.enter_context(_pool(url, cancellation, held))
         try:
             answer = pool.request("GET", url, preload_content=False, timeout=timeout, retries=retries)
             with answer:
@@ -59,48 +70,70 @@ def download(
                     raise System(
                         f"failed to GET {url} with status {answer.status} {answer.reason or ''}".strip()
                     )
-                name = _name(url, answer.headers.get("Content-Disposition", ""))
-                path = directory / (name or _UNNAMED)
-                digest = _save(answer, path, progress, is_cancelled)
-                modified, kind = (
-                    answer.headers.get("Last-Modified", ""),
-                    answer.headers.get("Content-Type", ""),
-                )
+                digest = _save(answer, file, progress, cancellation)
+                headers = answer.headers
         except urllib3.exceptions.MaxRetryError as exc:
             # There was one attempt: tell what it failed with.
             reason = exc.reason or exc
             raise reason from reason.__cause__
     if expected is not None and digest != expected:
         raise InvalidParameter(f"digest mismatch sha256:{digest}: sha256:{expected}")
-    moment = _time(modified)
-    os.utime(path, (moment, moment))
-    return Downloaded(path, name, kind.partition(";")[0].strip().lower())
+    return Downloaded(
+        _name(url, headers.get("Content-Disposition", "")),
+        headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+        _time(headers.get("Last-Modified", "")),
+    )
 
 
-def _pool(url: str) -> Any:
+def _pool(url: str, cancellation: Cancellation, held: ExitStack) -> Any:
+    """Whose connections are broken by the cancellation, whatever they wait for; until `held` is closed."""
     import urllib3
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    def break_with_cancellation(connection: HTTPConnection) -> None:
+        if (sock := connection.sock) is not None:
+            # Not TLS's own shutdown, which would change the object under the thread that reads from it.
+            held.enter_context(cancellation.calls(lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)))
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            break_with_cancellation(self)
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            break_with_cancellation(self)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
 
     parts = urlsplit(url)
     proxy = getproxies().get(parts.scheme)
+    pool: urllib3.PoolManager
     if proxy and not proxy_bypass(parts.netloc):
-        return urllib3.ProxyManager(proxy if "://" in proxy else f"http://{proxy}")
-    return urllib3.PoolManager()
+        pool = urllib3.ProxyManager(proxy if "://" in proxy else f"http://{proxy}")
+    else:
+        pool = urllib3.PoolManager()
+    pool.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return pool
 
 
 def _save(
-    answer: Any, path: Path, progress: Callable[[int, int], None], is_cancelled: Callable[[], bool]
+    answer: Any, file: IO[bytes], progress: Callable[[int, int], None], cancellation: Cancellation
 ) -> str:
     digest = hashlib.sha256()
     length = answer.headers.get("Content-Length", "")
     expected = int(length) if re.fullmatch(r"\d{1,18}", length) else 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        for chunk in answer.stream(_CHUNK, decode_content=False):
-            if is_cancelled():
-                raise Abandoned("the build was cancelled")
-            file.write(chunk)
-            digest.update(chunk)
-            progress(len(chunk), expected)
+    for chunk in answer.stream(_CHUNK, decode_content=False):
+        cancellation.check()
+        file.write(chunk)
+        digest.update(chunk)
+        progress(len(chunk), expected)
     return digest.hexdigest()
 
 

@@ -83,7 +83,14 @@ async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) ->
         await git("submodule", "update", "-q", "--init", "--recursive", "--depth=1")
     part = _part(directory, source.directory)
     if not keep_git_dir:
-        await asyncio.to_thread(shutil.rmtree, directory / ".git", ignore_errors=True)
+        removal = asyncio.create_task(
+            asyncio.to_thread(shutil.rmtree, directory / ".git", ignore_errors=True)
+        )
+        try:
+            await asyncio.shield(removal)
+        except asyncio.CancelledError:
+            await asyncio.wait([removal])  # Nobody may be at work in what is removed next.
+            raise
     return part
 
 
@@ -129,8 +136,12 @@ async def _git(directory: Path, home: Path, *arguments: str) -> None:
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
     )
+    assert process.stdout is not None
+    output = b""
     try:
-        output, _ = await process.communicate()
+        while chunk := await process.stdout.read(_LONGEST_OUTPUT):
+            output = (output + chunk)[-_LONGEST_OUTPUT:]  # The server says as much as it likes.
+        await process.wait()
     except BaseException:
         # Its helpers, too, which talk to the network for it.
         with suppress(ProcessLookupError):
@@ -138,5 +149,5 @@ async def _git(directory: Path, home: Path, *arguments: str) -> None:
         await asyncio.shield(process.wait())
         raise
     if process.returncode:
-        told = output[-_LONGEST_OUTPUT:].decode("utf-8", "replace").strip()
+        told = output.decode("utf-8", "replace").strip()
         raise System(f"git {arguments[0]}: {told}: exit status {process.returncode}")

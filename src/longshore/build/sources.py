@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +52,20 @@ class Entry:
 
 
 def find_sources(
-    root: Path, patterns: list[str], exclude: list[str], *, parents: bool = False, ownership: bool = False
+    root: Path,
+    patterns: list[str],
+    exclude: list[str],
+    *,
+    parents: bool = False,
+    ownership: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Source]:
     """What the patterns of a COPY stand for below `root`, in order.
 
-    `ownership`: owners are copied too, and so matter. Raises NotFound, worded as Docker words it.
+    `ownership`: owners are copied too, and so matter. `check` is called again and again, and may raise to
+    end it. Raises NotFound, worded as Docker words it.
     """
-    rules = IgnoreRules(exclude) if exclude else None
+    hasher = _Hasher(rules := IgnoreRules(exclude) if exclude else None, ownership, check)
     found: list[Source] = []
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -69,7 +76,7 @@ def find_sources(
             for path in paths:
                 if rules is not None and has_wildcards(wanted) and rules.excludes(basename(path)):
                     continue
-                found.append(_source(root, directory, path, rules, ownership, pivot))
+                found.append(_source(root, directory, path, hasher, pivot))
     finally:
         os.close(directory)
     if not found:
@@ -163,9 +170,7 @@ def _pivot(pattern: str) -> tuple[str, str]:
     return pattern, ""
 
 
-def _source(
-    root: Path, directory: int, path: str, rules: IgnoreRules | None, ownership: bool, pivot: str
-) -> Source:
+def _source(root: Path, directory: int, path: str, hasher: _Hasher, pivot: str) -> Source:
     try:
         file = openat2(directory, path or ".", os.O_PATH)
     except OSError as exc:
@@ -175,31 +180,46 @@ def _source(
     try:
         found = os.fstat(file)
         if stat.S_ISDIR(found.st_mode):
-            return Source(root, path, _directory_hash(file, rules, ownership), True, pivot)
-        digest = hashlib.sha256()
-        _note(digest, basename(path), found, ownership, capability(f"/proc/self/fd/{file}"))
-        if stat.S_ISREG(found.st_mode):
-            for chunk in read_opened(file):
-                digest.update(chunk)
-        return Source(root, path, f"file:{digest.hexdigest()}", False, pivot)
+            return Source(root, path, hasher.of_directory(file), True, pivot)
+        return Source(root, path, hasher.of_file(file, basename(path), found), False, pivot)
     finally:
         os.close(file)
 
 
-def _directory_hash(top: int, rules: IgnoreRules | None, ownership: bool) -> str:
-    digest = hashlib.sha256()
-    for entry in walk(top, rules):
-        mode = entry.found.st_mode
-        attribute = None
-        if stat.S_ISREG(mode):
-            attribute = capability(f"/proc/self/fd/{entry.parent}/{entry.base}")
-        _note(digest, entry.name, entry.found, ownership, attribute)
-        if stat.S_ISREG(mode):
-            for chunk in read_file(entry.parent, entry.base):
-                digest.update(chunk)
-        elif stat.S_ISLNK(mode):
-            digest.update(os.fsencode(os.readlink(entry.base, dir_fd=entry.parent)))
-    return f"dir:{digest.hexdigest()}"
+class _Hasher:
+    """Digests of all that matters about files."""
+
+    def __init__(self, rules: IgnoreRules | None, ownership: bool, check: Callable[[], None]) -> None:
+        self._rules = rules
+        self._ownership = ownership
+        self._check = check
+
+    def of_file(self, file: int, name: str, found: os.stat_result) -> str:
+        digest = hashlib.sha256()
+        _note(digest, name, found, self._ownership, capability(f"/proc/self/fd/{file}"))
+        if stat.S_ISREG(found.st_mode):
+            self._add(digest, read_opened(file))
+        return f"file:{digest.hexdigest()}"
+
+    def of_directory(self, top: int) -> str:
+        digest = hashlib.sha256()
+        for entry in walk(top, self._rules):
+            self._check()
+            mode = entry.found.st_mode
+            attribute = None
+            if stat.S_ISREG(mode):
+                attribute = capability(f"/proc/self/fd/{entry.parent}/{entry.base}")
+            _note(digest, entry.name, entry.found, self._ownership, attribute)
+            if stat.S_ISREG(mode):
+                self._add(digest, read_file(entry.parent, entry.base))
+            elif stat.S_ISLNK(mode):
+                digest.update(os.fsencode(os.readlink(entry.base, dir_fd=entry.parent)))
+        return f"dir:{digest.hexdigest()}"
+
+    def _add(self, digest: hashlib._Hash, content: Iterator[bytes]) -> None:
+        for chunk in content:
+            self._check()
+            digest.update(chunk)
 
 
 def _note(

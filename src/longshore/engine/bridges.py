@@ -11,7 +11,7 @@ import io
 import logging
 import queue
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ class BodyReader(io.RawIOBase):
         self._loop = asyncio.get_running_loop()
         self._rest = memoryview(b"")
         self._cancelled = False
+        self._waiting: Future[bytes] | None = None
 
     def readable(self) -> bool:
         """Always."""
@@ -49,14 +50,23 @@ class BodyReader(io.RawIOBase):
         return size
 
     def cancel(self) -> None:
-        """Let the reading thread fail at its next read."""
+        """Let the reading thread fail at its next read, and now if it waits for bytes."""
         self._cancelled = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
-    def _next(self) -> bytes:
+    def check(self) -> None:
+        """For work between two reads that takes long. Raises Abandoned after `cancel`."""
         if self._cancelled:
             raise Abandoned("the client has gone")
+
+    def _next(self) -> bytes:
+        self.check()
         try:
-            return asyncio.run_coroutine_threadsafe(self._chunk(), self._loop).result()
+            self._waiting = asyncio.run_coroutine_threadsafe(self._chunk(), self._loop)
+            if self._cancelled:
+                self._waiting.cancel()
+            return self._waiting.result()
         except (ConnectionError, CancelledError) as exc:
             raise Abandoned("the client has gone") from exc
 
@@ -67,17 +77,42 @@ class BodyReader(io.RawIOBase):
         return b""
 
 
-async def to_its_end(work: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
-    """Run `work` in a thread, and wait for it even if cancelled: its result is then given to `undo`."""
+async def to_its_end(
+    work: Callable[[], T],
+    undo: Callable[[T], object] = lambda _: None,
+    cancel: Callable[[], object] = lambda: None,
+) -> T:
+    """Run `work` in a thread, and wait for it even if cancelled: its result is then given to `undo`.
+
+    `cancel` is called first, to let it end early.
+    """
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        cancel()
         with suppress(asyncio.CancelledError):
             await settled([task])
         if not task.cancelled() and task.exception() is None:
             await asyncio.to_thread(undo, task.result())
         raise
+
+
+async def while_wanted(
+    work: Callable[[Callable[[], None]], T], undo: Callable[[T], object] = lambda _: None
+) -> T:
+    """As `to_its_end`; `work` calls what it is given now and then, which raises Abandoned once cancelled."""
+    wanted = True
+
+    def check() -> None:
+        if not wanted:
+            raise Abandoned("nobody waits for it any more")
+
+    def cancel() -> None:
+        nonlocal wanted
+        wanted = False
+
+    return await to_its_end(lambda: work(check), undo, cancel)
 
 
 async def settled(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -26,7 +26,7 @@ async def post_build(engine: Engine, request: Request) -> Response:
     from longshore.engine.builder.build import image_build
 
     options = _options(engine, request)
-    progress = await image_build(engine, options, aiter(request.body))
+    progress = await request.connection.while_here(image_build(engine, options, aiter(request.body)))
     return await progress_response(progress, errors_in_stream=True)
 
 

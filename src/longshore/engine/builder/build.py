@@ -302,10 +302,11 @@ async def _fetch(
 
     def work() -> bytes:
         archive = cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
-        space.fill(archive, lambda stream: unpack_context(stream, space.context, engine.layers.ids))
+        ids = engine.layers.ids
+        space.fill(archive, lambda stream: unpack_context(stream, space.context, ids, reader.check))
         return find_dockerfile(space.context, options.dockerfile)
 
     try:
-        return await asyncio.to_thread(work)
+        return await to_its_end(work, cancel=reader.cancel)
     finally:
         reader.cancel()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from longshore.build.patterns import clean
 from longshore.build.shell import expand
 from longshore.build.sources import Source, find_sources, hash_strings
 from longshore.build.stages import find_stage
-from longshore.engine.bridges import to_its_end
+from longshore.engine.bridges import to_its_end, while_wanted
 from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.layers.store import Layer
 
@@ -45,7 +45,7 @@ async def copy_files(stage: StageRun, instruction: Copy) -> None:
         if await stage.use_cache(step):
             return
         try:
-            layer = await stage.make_layer(lambda: _layer(stage, wanted, sources, ownership))
+            layer = await stage.make_layer(lambda check: _layer(stage, wanted, sources, ownership, check))
         except EngineError as exc:
             if wanted.chown and "chown" in exc.message:
                 raise
@@ -134,16 +134,18 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
             if clean(pattern.lstrip("/")).split("/")[0] == "..":
                 raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
 
-    def work() -> list[Source]:
+    def work(check: Callable[[], None]) -> list[Source]:
         try:
-            return find_sources(root, local, instruction.exclude, parents=parents, ownership=ownership)
+            return find_sources(
+                root, local, instruction.exclude, parents=parents, ownership=ownership, check=check
+            )
         except NotFound as exc:
             if instruction.origin or "no source files" in exc.message:
                 raise
             raise NotFound(f"file not found in build context or excluded by .dockerignore: {exc}") from None
 
     # What is fetched goes first; the order counts for nothing but which of two files of a name is kept.
-    return [*found, *await asyncio.to_thread(work)]
+    return [*found, *await while_wanted(work)]
 
 
 async def _fetched(stage: StageRun, wanted: _Wanted, pattern: str) -> Source | None:
@@ -183,7 +185,9 @@ def _told(name: str, wanted: _Wanted, sources: list[Source]) -> str:
     return " ".join([name, *flags, f"{known} in {wanted.written} "])
 
 
-def _layer(stage: StageRun, wanted: _Wanted, sources: list[Source], ownership: bool) -> Layer | None:
+def _layer(
+    stage: StageRun, wanted: _Wanted, sources: list[Source], ownership: bool, check: Callable[[], None]
+) -> Layer | None:
     layers, instruction = stage.engine.layers, wanted.instruction
 
     def fill(root: Path) -> None:
@@ -201,6 +205,7 @@ def _layer(stage: StageRun, wanted: _Wanted, sources: list[Source], ownership: b
             unpack=instruction.add,
             parents=instruction.parents,
             exclude=instruction.exclude,
+            check=check,
         )
         perform_copy(root, layers.ids, job)
 

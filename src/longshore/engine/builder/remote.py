@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longshore.build.context import apply_ignore_file, find_dockerfile, unpack_context
-from longshore.build.download import Downloaded, download
+from longshore.build.context import (
+    DEFAULT_DOCKERFILE,
+    apply_ignore_file,
+    find_dockerfile,
+    unpack_context,
+)
+from longshore.build.download import Cancellation, Downloaded, download
 from longshore.build.git import GitSource, checkout, parse_git_url
 from longshore.build.sources import Source, find_sources
+from longshore.engine.bridges import to_its_end, while_wanted
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import Message
 from longshore.engine.builder.workspace import Workspace
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun
 
 _TEXT = ("text/plain", "")
+_UNNAMED = "__unnamed__"
 _SNIFFED = 265
 """Bytes up to the end of a tar header's magic."""
 
@@ -41,15 +49,15 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
         space.context = await checkout(git, place, keep_git_dir=True)
     elif options.remote.startswith(("http://", "https://")):
         try:
-            file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
+            path, file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
         except EngineError as exc:
             raise type(exc)(f"error downloading remote context {options.remote}: {exc}") from exc
-        if not await asyncio.to_thread(_looks_like_archive, file.path):
+        if not await asyncio.to_thread(_looks_like_archive, path):
             if file.content_type not in _TEXT and not file.content_type.startswith("text/"):
                 raise InvalidParameter(f"unsupported Content-Type {file.content_type!r} of {options.remote}")
-            (space.context / "Dockerfile").write_bytes(file.path.read_bytes())
-            return find_dockerfile(space.context, "")
-        await asyncio.to_thread(_unpack, file.path, space.context, engine.layers.ids)
+            path.rename(space.context / DEFAULT_DOCKERFILE).chmod(0o644)
+            return await asyncio.to_thread(find_dockerfile, space.context, "")
+        await while_wanted(lambda check: _unpack(path, space.context, engine.layers.ids, check))
     else:
         raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
 
@@ -58,7 +66,7 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
         apply_ignore_file(space.context, options.dockerfile)
         return find_dockerfile(space.context, options.dockerfile)
 
-    return await asyncio.to_thread(work)
+    return await to_its_end(work)
 
 
 async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Source:
@@ -82,34 +90,37 @@ async def add_url(stage: StageRun, url: str, destination: str, checksum: str) ->
     def progress(more: int, expected: int) -> None:
         bars.setdefault(expected, Progress(say, "", "Downloading", expected)).advance(more)
 
-    file = await _download(url, place, progress, checksum)
+    path, file = await _download(url, place, progress, checksum)
     stage.tell("\n")
     if not file.name and destination.endswith("/"):
         raise InvalidParameter(f"cannot determine filename for source {url}")
-    digest = await asyncio.to_thread(_digest, file.path)
-    return Source(place, file.path.name, f"file:{digest}", False, extract=False)
+    digest = await asyncio.to_thread(_digest, path)
+    return Source(place, path.name, f"file:{digest}", False, extract=False)
 
 
 async def _download(
     url: str, place: Path, progress: Callable[[int, int], None], checksum: str = ""
-) -> Downloaded:
-    """In a thread, which gives up soon after the task that waits for it."""
-    cancelled = False
+) -> tuple[Path, Downloaded]:
+    """Fetch a file into `place`; the connection ends with the task that waits for it.
 
-    def work_in_thread() -> Downloaded:
-        from longshore.images.registry.transport import named_failure
+    The thread may still be waiting for a server that does not answer: it has the open file and no name, so
+    that the directory can go meanwhile.
+    """
+    from longshore.images.registry.threads import in_thread
+    from longshore.images.registry.transport import named_failure
 
-        with named_failure("GET", url):
-            return download(url, place, progress, lambda: cancelled, checksum)
+    unnamed = place / _UNNAMED
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file = os.fdopen(os.open(unnamed, flags, 0o600), "wb")
 
-    work = asyncio.create_task(asyncio.to_thread(work_in_thread))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        cancelled = True
-        with suppress(Exception):
-            await work
-        raise
+    def work(cancellation: Cancellation) -> Downloaded:
+        with file, named_failure("GET", url):
+            return download(url, file, progress, cancellation, checksum)
+
+    found = await in_thread(work, abandon=True)
+    path = unnamed.rename(place / (found.name or _UNNAMED))
+    os.utime(path, (found.modified, found.modified))
+    return path, found
 
 
 def _digest(path: Path) -> str:
@@ -123,6 +134,6 @@ def _looks_like_archive(path: Path) -> bool:
     return is_compressed(start) or start[257:262] == b"ustar"
 
 
-def _unpack(path: Path, context: Path, ids: IdMap) -> None:
+def _unpack(path: Path, context: Path, ids: IdMap, check: Callable[[], None]) -> None:
     with path.open("rb") as file:
-        unpack_context(file, context, ids)
+        unpack_context(file, context, ids, check)

@@ -64,7 +64,7 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
         await mounts.note_missing(container)
         await _run(stage, container, command)
         await mounts.remove_stubs(container)
-        layer = await stage.make_layer(lambda: _layer(stage, container))
+        layer = await stage.make_layer(lambda _: _layer(stage, container))
         await stage.commit(step, layer, container.id)
 
 
@@ -116,7 +116,9 @@ async def _create(
     request = convert(to_plain(config), ContainerCreateRequest)
     request.HostConfig = host_config
     id = new_container_id()
-    stage.build.space.note_container(id)  # Before there is one: the daemon may be killed as soon as it exists.
+    stage.build.space.note_container(
+        id
+    )  # Before there is one: the daemon may be killed as soon as it exists.
     created = asyncio.create_task(container_create(engine, "", request, id=id))
     try:
         await asyncio.shield(created)

@@ -23,7 +23,7 @@ from longshore.build.instructions import (
 from longshore.build.shell import expand_word
 from longshore.build.stages import Stage, find_stage
 from longshore.build.state import StageState
-from longshore.engine.bridges import to_its_end
+from longshore.engine.bridges import to_its_end, while_wanted
 from longshore.engine.builder.commit import commit_step, image_config
 from longshore.engine.builder.output import Message
 from longshore.engine.workdir import setup_working_directory
@@ -107,7 +107,7 @@ class StageRun:
             def fill(root: Path) -> None:
                 setup_working_directory(root, directory, layers.ids.root)
 
-            layer = await self.make_layer(lambda: layers.build(chain, fill))
+            layer = await self.make_layer(lambda _: layers.build(chain, fill))
         # dockerd makes a container just to commit it. Clients look for the lines that it says about it.
         container = self.running_in(secrets.token_hex(32))
         await self.commit(step, layer, container)
@@ -120,14 +120,17 @@ class StageRun:
             self.state.image_id = found
         return bool(found)
 
-    async def make_layer(self, work: Callable[[], Layer | None]) -> Layer | None:
-        """Make a layer in a thread; it goes again if the build is cancelled meanwhile."""
+    async def make_layer(self, work: Callable[[Callable[[], None]], Layer | None]) -> Layer | None:
+        """Make a layer in a thread; it goes again if the build is cancelled meanwhile.
+
+        `work` is given what to call now and then, which raises Abandoned in that case.
+        """
 
         def give_back(layer: Layer | None) -> None:
             if layer is not None:
                 self.engine.layers.release(layer)
 
-        return await to_its_end(work, give_back)
+        return await while_wanted(work, give_back)
 
     async def commit(self, step: Config, layer: Layer | None, container: str = "") -> None:
         """Make the image of a step, and go on from it. The reference to `layer` is given back."""

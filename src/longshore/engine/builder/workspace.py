@@ -7,8 +7,10 @@ import contextlib
 import errno
 import io
 import logging
+import os
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -105,8 +107,11 @@ def workspace(engine: Engine) -> Iterator[Workspace]:
 
 
 async def remove_interrupted_builds(engine: Engine) -> None:
-    """Remove what a daemon that died has left of its builds: their containers, their directories."""
-    for build in list(builds_root(engine).iterdir()):
+    """Remove what a daemon that died has left of its builds: their containers, directories and programs."""
+    builds = list(builds_root(engine).iterdir())
+    if builds:
+        await asyncio.to_thread(_end_programs, [build.resolve() for build in builds])
+    for build in builds:
         for entry in (build / "containers").glob("*"):
             with contextlib.suppress(NotFound, Conflict):
                 try:
@@ -121,6 +126,19 @@ async def remove_interrupted_builds(engine: Engine) -> None:
 def _make_readable(path: Path) -> None:
     path.mkdir()
     path.chmod(0o755)
+
+
+def _end_programs(builds: list[Path]) -> None:
+    """End those at work in these directories: git may wait for its server for ever."""
+    ours = Path("/proc/self/ns/mnt").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # Other mount namespaces are containers', where the same path is something else.
+            if (process / "ns/mnt").readlink() != ours:
+                continue
+            place = (process / "cwd").readlink()
+            if any(place.is_relative_to(build) for build in builds):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _discard(build: Path) -> None:
