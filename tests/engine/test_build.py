@@ -231,6 +231,53 @@ RUN stat -c '%a %n' /m/octal /m/symbolic/sub /m/symbolic/x; find /p /e /deep -ty
     assert "/deep/y\n/e/x\n/p/d/x\n/p/sub/y\n" in shown
 
 
+def _layers(daemon: Longshored, image: str) -> list[str]:
+    return list(Client(daemon.socket, "1.50").get(f"/images/{image}/json").json["RootFS"]["Layers"])
+
+
+def test_linked_layers_outlive_their_base(builder: Longshored) -> None:
+    """They are made by themselves, and found by what is in them alone."""
+    dockerfile = "FROM {base}\nENV {env}\nCOPY --link --chown={owner} d /x/y/\nADD --link a.tar /z/\n"
+    files: Files = {"d/f": b"f", "d/l": "f", "a.tar": archive("", {"g": b"g"})}
+    steps = "FROM busybox\nRUN echo {0} > /n; echo me:x:7:8:: >> /etc/passwd; echo me:x:8: >> /etc/group\n"
+    for number in "12":
+        made(builder, steps.format(number), t=f"base:{number}")
+    made(builder, dockerfile.format(base="base:1", env="A=1", owner="me"), files, t="made:1")
+    first = _layers(builder, "made:1")
+    shown = made(builder, dockerfile.format(base="base:2", env="A=2", owner="7:8"), files, t="made:2")
+    assert shown.count("Using cache") == 2
+    second = _layers(builder, "made:2")
+    assert first[:-2] != second[:-2]
+    assert first[-2:] == second[-2:]
+    shown = made(builder, "FROM made:2\nRUN stat -c '%u:%g %n' /x/y/f /z/g; cat /n; env\n")
+    assert "7:8 /x/y/f\n0:0 /z/g\n2\n" in shown
+    assert "A=2\n" in shown
+    made(builder, dockerfile.format(base="base:2", env="A=2", owner="9:9"), files, t="made:3")
+    assert _layers(builder, "made:3")[-2] != second[-2]
+    made(builder, dockerfile.format(base="base:1", env="B=1", owner="me"), files | {"d/f": b"g"}, t="made:4")
+    assert [a == b for a, b in zip(_layers(builder, "made:4")[-2:], first[-2:], strict=True)] == [False, True]
+
+
+def test_linked_layers_follow_nothing_below(builder: Longshored) -> None:
+    shown = made(
+        builder,
+        "FROM busybox\nRUN ln -s /www /a && ln -s /etc/passwd /p && mkdir /k && touch /k/old\n"
+        "COPY --link f /a/f\nCOPY --link f /p\nCOPY --link f /k/new\nCOPY --link f /tmp/f\n"
+        "RUN test ! -L /a && ls /a /k; cat /p; ls /www; stat -c %a /tmp; grep -c root /etc/passwd\n",
+        {"f": b"copied\n"},
+    )
+    assert "/a:\nf\n\n/k:\nnew\nold\ncopied\nindex.html\n755\n1\n" in shown
+
+
+def test_a_linked_layer_on_nothing(builder: Longshored) -> None:
+    dockerfile = "FROM scratch\nCOPY --link f /f\nCOPY --link e /\n"
+    files: Files = {"f": b"f", "e": None}
+    made(builder, dockerfile, files)
+    assert len(_layers(builder, "made:1")) == 1
+    assert made(builder, dockerfile, files).count("Using cache") == 2
+    made(builder, "FROM busybox\n" + dockerfile.partition("\n")[2] + "RUN cat /f\n", files)
+
+
 def test_the_cache_outlives_the_daemon(fresh_daemon: Longshored) -> None:
     dockerfile, files = "FROM busybox\nENV A=b\nCOPY f /f\nRUN cat /f\n", {"f": b"content\n"}
     first = made(fresh_daemon, dockerfile, files)

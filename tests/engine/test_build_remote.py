@@ -123,6 +123,9 @@ def test_adding_files_from_the_web(builder: Longshored, web: tuple[str, Path]) -
     shown = made(builder, dockerfile)
     assert "a file\n604 0 /new/a.txt\na.tar\n" in shown
     assert made(builder, dockerfile).count("Using cache") == 3
+    (root / "b.txt").write_text("a file\n")
+    made(builder, f"FROM busybox\nADD {url}/a.txt /same/\nRUN ls /same\n")
+    assert "\nb.txt\n" in made(builder, f"FROM busybox\nADD {url}/b.txt /same/\nRUN ls /same\n")
     (root / "a.txt").write_text("another\n")
     assert "digest mismatch" in refused(builder, dockerfile)
     assert "404" in refused(builder, f"FROM busybox\nADD {url}/nope /\n")

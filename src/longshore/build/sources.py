@@ -65,7 +65,8 @@ def find_sources(
     `ownership`: owners are copied too, and so matter. `check` is called again and again, and may raise to
     end it. Raises NotFound, worded as Docker words it.
     """
-    hasher = _Hasher(rules := IgnoreRules(exclude) if exclude else None, ownership, check)
+    rules = IgnoreRules(exclude) if exclude else None
+    hasher = _Hasher(rules, ownership, check)
     found: list[Source] = []
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -213,7 +214,9 @@ class _Hasher:
             if stat.S_ISREG(mode):
                 self._add(digest, read_file(entry.parent, entry.base))
             elif stat.S_ISLNK(mode):
-                digest.update(os.fsencode(os.readlink(entry.base, dir_fd=entry.parent)))
+                # Delimited, as everything here: nobody may write one thing so that it reads as another.
+                target = os.readlink(entry.base, dir_fd=entry.parent)
+                digest.update(repr(target).encode("utf-8", "surrogateescape") + b"\0")
         return f"dir:{digest.hexdigest()}"
 
     def _add(self, digest: hashlib._Hash, content: Iterator[bytes]) -> None:

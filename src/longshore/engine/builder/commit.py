@@ -47,6 +47,18 @@ class StepCache:
         async with self._lock:
             return await asyncio.to_thread(self._of_sources, parent, step)
 
+    def find_linked(self, step: Config) -> str:
+        """An image whose last step is the same --link, whatever it was made of; "" if there is none."""
+        if not self._enabled:
+            return ""
+        for image in self._images.all():
+            made_by = image.described.get("container_config")
+            if self._images.is_built_here(image.id) and isinstance(made_by, dict):
+                command = made_by.get("Cmd")
+                if isinstance(command, list) and command[-1:] == step.cmd[-1:]:
+                    return image.id
+        return ""
+
     def _local(self, parent: str, step: Config) -> str:
         candidates = self._images.children(parent) if parent else self._images.without_parent()
         wanted = _comparable(to_plain(step))

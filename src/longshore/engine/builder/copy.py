@@ -17,8 +17,10 @@ from longshore.build.shell import expand
 from longshore.build.sources import Source, find_sources, hash_strings
 from longshore.build.stages import find_stage
 from longshore.engine.bridges import to_its_end, while_wanted
+from longshore.engine.builder.link import linked_layer, resolve_owner, reuse
 from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.layers.store import Layer
+from longshore.types.container import Config
 
 if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun
@@ -41,16 +43,35 @@ async def copy_files(stage: StageRun, instruction: Copy) -> None:
                 f"When using {name} with more than one source file, "
                 "the destination must be a directory and end with a /"
             )
-        step = stage.nop(_told(name, wanted, sources), writes=True)
-        if await stage.use_cache(step):
+        owner = None
+        if instruction.link and wanted.chown:
+            owner = await resolve_owner(stage, wanted.chown)
+        step = stage.nop(_told(name, wanted, sources, owner), writes=True)
+        if await stage.use_cache(step) or (instruction.link and await _reuse(stage, step)):
             return
         try:
-            layer = await stage.make_layer(lambda check: _layer(stage, wanted, sources, ownership, check))
+            layer = await stage.make_layer(
+                lambda check: _layer(stage, wanted, sources, ownership, owner, check)
+            )
         except EngineError as exc:
             if wanted.chown and "chown" in exc.message:
                 raise
             raise type(exc)(f"failed to copy files: {exc}") from exc
         await stage.commit(step, layer)
+
+
+async def _reuse(stage: StageRun, step: Config) -> bool:
+    """Take the layer that the same --link made on top of something else, if it did."""
+    found = stage.build.cache.find_linked(step)
+    if not found:
+        return False
+    try:
+        layer = await reuse(stage, found)
+    except NotFound:
+        return False  # It was removed meanwhile.
+    stage.tell(" ---> Using cache\n")
+    await stage.commit(step, layer)
+    return True
 
 
 @dataclass(frozen=True)
@@ -166,33 +187,46 @@ async def _fetched(stage: StageRun, wanted: _Wanted, pattern: str) -> Source | N
     return await remote.add_url(stage, pattern, wanted.destination, instruction.checksum)
 
 
-def _told(name: str, wanted: _Wanted, sources: list[Source]) -> str:
-    """The step in the history, which is what it is found by: contents go by their digests."""
+def _told(name: str, wanted: _Wanted, sources: list[Source], owner: Owner | None) -> str:
+    """The step in the history, which is what it is found by: contents go by their digests.
+
+    Of a --link, it tells all there is to know, so that its layer can be found whatever is below.
+    """
     instruction = wanted.instruction
     hashes = [source.hash for source in sources]
     for file, content in wanted.files:
-        digest = hashlib.sha256(file.encode() + bytes(1) + content).hexdigest()
+        digest = hashlib.sha256(f"heredoc\0{file}\0".encode("utf-8", "surrogateescape") + content).hexdigest()
         hashes.append(f"file:{digest}")
     if instruction.parents:
-        hashes = [f"{each}:{source.path}" for each, source in zip(hashes, sources, strict=False)]
+        hashes = [f"{each}:{source.path!r}" for each, source in zip(hashes, sources, strict=False)]
+    chown = f"{owner.uid}:{owner.gid}" if owner is not None else wanted.chown
     flags = [
-        *([f"--chown={wanted.chown}"] if wanted.chown else []),
+        *(["--link"] if instruction.link else []),
+        *([f"--chown={chown}"] if chown else []),
         *([f"--chmod={wanted.chmod}"] if wanted.chmod else []),
         *(["--parents"] if instruction.parents else []),
         *(f"--exclude={each}" for each in instruction.exclude),
     ]
     known = hashes[0] if len(hashes) == 1 else hash_strings("multi", hashes)
-    return " ".join([name, *flags, f"{known} in {wanted.written} "])
+    written = wanted.destination if instruction.link else wanted.written
+    return " ".join([name, *flags, f"{known} in {written} "])
 
 
 def _layer(
-    stage: StageRun, wanted: _Wanted, sources: list[Source], ownership: bool, check: Callable[[], None]
+    stage: StageRun,
+    wanted: _Wanted,
+    sources: list[Source],
+    ownership: bool,
+    linked_owner: Owner | None,
+    check: Callable[[], None],
 ) -> Layer | None:
     layers, instruction = stage.engine.layers, wanted.instruction
 
     def fill(root: Path) -> None:
         owner: Owner | None = ROOT
-        if wanted.chown:
+        if linked_owner is not None:
+            owner = linked_owner
+        elif wanted.chown:
             owner = parse_owner(wanted.chown, root)
         elif ownership:
             owner = None
@@ -209,4 +243,6 @@ def _layer(
         )
         perform_copy(root, layers.ids, job)
 
+    if instruction.link:
+        return linked_layer(stage.engine, stage.parent_chain(), fill)
     return layers.build(stage.parent_chain(), fill)

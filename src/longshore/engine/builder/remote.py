@@ -94,7 +94,7 @@ async def add_url(stage: StageRun, url: str, destination: str, checksum: str) ->
     stage.tell("\n")
     if not file.name and destination.endswith("/"):
         raise InvalidParameter(f"cannot determine filename for source {url}")
-    digest = await asyncio.to_thread(_digest, path)
+    digest = await asyncio.to_thread(_digest, path, file.name)
     return Source(place, path.name, f"file:{digest}", False, extract=False)
 
 
@@ -123,9 +123,13 @@ async def _download(
     return path, found
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, name: str) -> str:
+    """Of all that matters: what it is called, too, and that it is not unpacked, as a file of a context is."""
+    digest = hashlib.sha256(f"remote\0{name}\0".encode("utf-8", "surrogateescape"))
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _looks_like_archive(path: Path) -> bool:
