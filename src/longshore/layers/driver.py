@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -46,7 +47,7 @@ class GraphDriver(Protocol):
     def take_over(self, id: str, source: str) -> bool:
         """Move the files of the layer `source`, which nobody has mounted, into the new layer `id`.
 
-        False if this driver cannot do that without copying. `source` is empty afterwards.
+        False if this driver cannot do that without copying. `source` is empty afterwards, then.
         """
 
     def put(self, id: str) -> None:
@@ -64,8 +65,14 @@ class GraphDriver(Protocol):
     def ids(self) -> set[str]:
         """Every layer there is, half-made ones included."""
 
-    def changes(self, id: str, parent: str | None) -> list[Change]:
-        """What the layer changes, in order of path."""
+    def diff(self, id: str, parent: str | None) -> AbstractContextManager[tuple[Path, list[Change]]]:
+        """A directory with the files that the layer adds and modifies, and all it changes, in order of path.
+
+        The directory is the layer's own (`own_files`) unless that does not hold all of them.
+        """
+
+    def view(self, id: str) -> AbstractContextManager[Path]:
+        """The layer's file system, to read for a while; not counted as `get` is."""
 
     def size(self, id: str, parent: str | None) -> int:
         """Bytes of the files that differ from the parent."""
