@@ -21,6 +21,13 @@ class Change(NamedTuple):
     kind: int
 
 
+class DriverNotSupported(System):
+    """Not on this machine, or not on this file system: another driver may do."""
+
+    def __init__(self, name: str, why: str = "") -> None:
+        super().__init__(f"error initializing graphdriver: {why or f'driver not supported: {name}'}")
+
+
 class GraphDriver(Protocol):
     """Keeps file system layers by id, each with at most one parent. Every method may be called in threads."""
 
@@ -97,7 +104,7 @@ def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphD
     kinds: dict[str, type[Overlay2] | type[Vfs]] = {"overlay2": Overlay2, "vfs": Vfs}
     if name:
         if name not in kinds:
-            raise System(f"error initializing graphdriver: driver not supported: {name}")
+            raise DriverNotSupported(name)
         return kinds[name](root, ids, options)
     used = [known for known in ("overlay2", *_OTHERS) if _holds_layers(root / known)]
     if len(used) > 1:
@@ -109,10 +116,10 @@ def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphD
         raise System(f"error initializing graphdriver: prior storage driver {used[0]}: driver not supported")
     try:
         return Overlay2(root, ids, options)
-    except System:
+    except DriverNotSupported:
         if used:
             raise
-        return Vfs(root, ids, [])
+        return Vfs(root, ids, options)
 
 
 def _holds_layers(directory: Path) -> bool:

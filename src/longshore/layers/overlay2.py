@@ -52,15 +52,18 @@ class Overlay2:
         self._busy: dict[str, threading.Lock] = {}
         self._quotas = LayerQuotas(self._home)
         self._size = _default_size(options)
+        self._defaults = kernel_defaults()
+        self._readable = reading_defaults()
+        # Where no layers are yet, nothing may be left that looks as if there had been any.
+        root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        trial = self._home if self._home.exists() else root
+        self._filesystem = filesystem_name(trial)
+        self._features = probe_overlay(trial, self._filesystem, self._defaults)
         for directory in (self._home, self._links):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.chown(directory, -1, ids.root[1])
-        self._filesystem = filesystem_name(self._home)
         if self._size:
             self._check_quota()
-        self._defaults = kernel_defaults()
-        self._readable = reading_defaults()
-        self._features = probe_overlay(self._home, self._filesystem, self._defaults)
 
     def status(self) -> list[tuple[str, str]]:
         return [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from longshore.errors import System
+from longshore.layers.driver import DriverNotSupported
 from longshore.layers.overlaydiff import METACOPY
 from longshore.layers.overlaymount import OverlayOptions, mount_overlay
 from longshore.layers.remove import remove_tree
@@ -25,7 +26,7 @@ class OverlayFeatures(NamedTuple):
 
 def probe_overlay(home: Path, filesystem: str, defaults: tuple[str, ...]) -> OverlayFeatures:
     """Mount overlayfs in the directory `home` and try. Raises System, worded as dockerd words it."""
-    trial = home / f"check-{secrets.token_hex(8)}"
+    trial = home / f"check-overlayfs-support-{secrets.token_hex(8)}"
     try:
         for name in ("lower1", "lower2/d1", "upper", "work", "merged"):
             (trial / name).mkdir(parents=True)
@@ -39,10 +40,10 @@ def probe_overlay(home: Path, filesystem: str, defaults: tuple[str, ...]) -> Ove
         try:
             mount_overlay(options, trial / "merged")
         except OSError as exc:
-            raise System(f"error initializing graphdriver: driver not supported: overlay2: {exc}") from None
+            raise DriverNotSupported("overlay2", f"driver not supported: overlay2: {exc.strerror}") from None
         try:
             if not supports_d_type(trial):
-                raise System(_no_d_type(filesystem))
+                raise DriverNotSupported("overlay2", _no_d_type(filesystem))
             return _try(trial)
         finally:
             umount(trial / "merged", UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
@@ -68,7 +69,6 @@ def _no_d_type(filesystem: str) -> str:
         "extfs": " Reformat the filesystem (or use tune2fs) with -O filetype flag to enable d_type support.",
     }.get(filesystem, "")
     return (
-        f"error initializing graphdriver: overlay2: the backing {filesystem} filesystem is formatted without "
-        f"d_type support, which leads to incorrect behavior.{remedy} Backing filesystems without d_type "
-        "support are not supported."
+        f"overlay2: the backing {filesystem} filesystem is formatted without d_type support, which leads to "
+        f"incorrect behavior.{remedy} Backing filesystems without d_type support are not supported."
     )
