@@ -314,22 +314,3 @@ def test_the_driver_is_chosen_as_docker_chooses(root: None, tmp_path: Path) -> N
     }.items():
         with pytest.raises(System, match=problem):
             LayerStore(tmp_path / "new", storage_options=[option])
-
-
-@pytest.mark.parametrize("feature", ["redirect_dir", "metacopy"])
-def test_what_overlayfs_features_have_hidden_is_not_taken_for_all(store: LayerStore, feature: str) -> None:
-    rw = store.create_rw_layer("c", None)
-    inside = rw.mount()
-    try:
-        if feature == "metacopy":
-            (inside / "file").touch()
-            os.truncate(inside / "file", 4096)  # a hole, as a copy without data is
-            os.setxattr(store.driver.own_files(rw.mount_id) / "file", "trusted.overlay.metacopy", b"")
-        else:
-            (inside / "dir").mkdir()
-            os.setxattr(store.driver.own_files(rw.mount_id) / "dir", "trusted.overlay.redirect", b"/old")
-        with pytest.raises(System, match=f"with {feature}=on"):
-            rw.changes()
-    finally:
-        rw.unmount()
-        store.release_rw_layer(rw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,13 @@ class Change(NamedTuple):
 
     path: str
     kind: int
+
+
+class DriverNotSupported(System):
+    """Not on this machine, or not on this file system: another driver may do."""
+
+    def __init__(self, name: str, why: str = "") -> None:
+        super().__init__(f"error initializing graphdriver: {why or f'driver not supported: {name}'}")
 
 
 class GraphDriver(Protocol):
@@ -46,7 +54,7 @@ class GraphDriver(Protocol):
     def take_over(self, id: str, source: str) -> bool:
         """Move the files of the layer `source`, which nobody has mounted, into the new layer `id`.
 
-        False if this driver cannot do that without copying. `source` is empty afterwards.
+        False if this driver cannot do that without copying. `source` is empty afterwards, then.
         """
 
     def put(self, id: str) -> None:
@@ -64,8 +72,14 @@ class GraphDriver(Protocol):
     def ids(self) -> set[str]:
         """Every layer there is, half-made ones included."""
 
-    def changes(self, id: str, parent: str | None) -> list[Change]:
-        """What the layer changes, in order of path."""
+    def diff(self, id: str, parent: str | None) -> AbstractContextManager[tuple[Path, list[Change]]]:
+        """A directory with the files that the layer adds and modifies, and all it changes, in order of path.
+
+        The directory is the layer's own (`own_files`) unless that does not hold all of them.
+        """
+
+    def view(self, id: str) -> AbstractContextManager[Path]:
+        """The layer's file system, to read for a while; not counted as `get` is."""
 
     def size(self, id: str, parent: str | None) -> int:
         """Bytes of the files that differ from the parent."""
@@ -90,7 +104,7 @@ def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphD
     kinds: dict[str, type[Overlay2] | type[Vfs]] = {"overlay2": Overlay2, "vfs": Vfs}
     if name:
         if name not in kinds:
-            raise System(f"error initializing graphdriver: driver not supported: {name}")
+            raise DriverNotSupported(name)
         return kinds[name](root, ids, options)
     used = [known for known in ("overlay2", *_OTHERS) if _holds_layers(root / known)]
     if len(used) > 1:
@@ -102,10 +116,10 @@ def open_driver(root: Path, name: str, ids: IdMap, options: list[str]) -> GraphD
         raise System(f"error initializing graphdriver: prior storage driver {used[0]}: driver not supported")
     try:
         return Overlay2(root, ids, options)
-    except System:
+    except DriverNotSupported:
         if used:
             raise
-        return Vfs(root, ids, [])
+        return Vfs(root, ids, options)
 
 
 def _holds_layers(directory: Path) -> bool:

@@ -10,8 +10,8 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from longshore.config.options import parse_bytes
@@ -19,10 +19,18 @@ from longshore.errors import InvalidParameter, NotFound, System
 from longshore.layers.driver import Change
 from longshore.layers.extract import Extractor
 from longshore.layers.idmap import IdMap
-from longshore.layers.overlaydiff import overlay_changes, tree_size
-from longshore.layers.overlaymount import OverlayOptions, detached_overlay, kernel_defaults, mount_overlay
+from longshore.layers.overlaydiff import NotPlain, is_plain, overlay_changes, plain_size
+from longshore.layers.overlaymount import (
+    OverlayOptions,
+    detached_overlay,
+    kernel_defaults,
+    mount_overlay,
+    reading_defaults,
+)
+from longshore.layers.overlayprobe import probe_overlay
 from longshore.layers.quota import LayerQuotas
 from longshore.layers.remove import remove_tree
+from longshore.layers.treediff import changes_size, tree_changes
 from longshore.linux.mount import UnmountFlags, filesystem_name, mountinfo, umount
 
 MAX_DEPTH = 128
@@ -44,21 +52,25 @@ class Overlay2:
         self._busy: dict[str, threading.Lock] = {}
         self._quotas = LayerQuotas(self._home)
         self._size = _default_size(options)
+        self._defaults = kernel_defaults()
+        self._readable = reading_defaults()
+        # Where no layers are yet, nothing may be left that looks as if there had been any.
+        root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        trial = self._home if self._home.exists() else root
+        self._filesystem = filesystem_name(trial)
+        self._features = probe_overlay(trial, self._filesystem, self._defaults)
         for directory in (self._home, self._links):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.chown(directory, -1, ids.root[1])
-        self._filesystem = filesystem_name(self._home)
         if self._size:
             self._check_quota()
-        self._defaults = kernel_defaults()
-        _try_mount(self._home, self._defaults)
 
     def status(self) -> list[tuple[str, str]]:
         return [
             ("Backing Filesystem", self._filesystem),
-            ("Supports d_type", "true"),
-            ("Using metacopy", "false"),
-            ("Native Overlay Diff", "true"),
+            ("Supports d_type", "true"),  # or it would not have come up
+            ("Using metacopy", str(self._features.metacopy).lower()),
+            ("Native Overlay Diff", str(not self._features.redirects).lower()),
             ("userxattr", "false"),
         ]
 
@@ -137,6 +149,8 @@ class Overlay2:
         with self._of(source):
             if self._counts.get(source) or _is_mounted(self._home / source / "merged"):
                 return False  # What still changes cannot become a layer.
+            if self._features.redirects and not is_plain(theirs):
+                return False  # Nor can what relies on the very layers below it.
             ours.rmdir()
             theirs.rename(ours)
             self._make(theirs, 0o755)
@@ -185,11 +199,42 @@ class Overlay2:
     def ids(self) -> set[str]:
         return {entry.name for entry in self._home.iterdir() if entry.name != "l"}
 
-    def changes(self, id: str, parent: str | None) -> list[Change]:
-        return overlay_changes(self._home / id / "diff", self._lower_paths(id))
+    @contextmanager
+    def diff(self, id: str, parent: str | None) -> Iterator[tuple[Path, list[Change]]]:
+        upper = self._home / id / "diff"
+        with ExitStack() as views:
+            below = views.enter_context(self.view(parent)) if parent is not None else None
+            try:
+                changes = overlay_changes(upper, below)
+            except NotPlain:
+                upper = views.enter_context(self.view(id))
+                changes = tree_changes(upper, below)
+            yield upper, changes
+
+    @contextmanager
+    def view(self, id: str) -> Iterator[Path]:
+        home = self._home / id
+        if not (home / "lower").exists():
+            yield home / "diff"
+            return
+        with ExitStack() as stack:
+            root = _open_if_mounted(home / "merged")
+            if root is not None:
+                stack.callback(os.close, root)
+                yield Path(f"/proc/self/fd/{root}")
+                return
+            merged = stack.enter_context(detached_overlay(self._options(id).to_read(self._readable)))
+            if merged is None:
+                merged = self.get(id)
+                stack.callback(self.put, id)
+            yield merged
 
     def size(self, id: str, parent: str | None) -> int:
-        return tree_size(self._home / id / "diff")
+        try:
+            return plain_size(self._home / id / "diff")
+        except NotPlain:
+            with self.diff(id, parent) as (root, changes):
+                return changes_size(root, changes)
 
     def metadata(self, id: str) -> dict[str, str]:
         home = self._home / id
@@ -290,17 +335,13 @@ def _default_size(options: list[str]) -> int:
     return size
 
 
-def _try_mount(home: Path, defaults: tuple[str, ...]) -> None:
-    trial = home / f"check-{secrets.token_hex(8)}"
+def _open_if_mounted(merged: Path) -> int | None:
+    """A descriptor of what is mounted at `merged`, which stays if it is unmounted meanwhile."""
     try:
-        for name in ("lower", "upper", "work", "merged"):
-            (trial / name).mkdir(parents=True)
-        lower = f"{trial.name}/lower"
-        options = OverlayOptions(home, [lower], str(trial / "upper"), str(trial / "work"), defaults, "")
-        try:
-            mount_overlay(options, trial / "merged")
-        except OSError as exc:
-            raise System(f"error initializing graphdriver: driver not supported: overlay2: {exc}") from None
-        umount(trial / "merged", UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
-    finally:
-        remove_tree(trial)
+        root = os.open(merged, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if os.fstat(root).st_dev != merged.parent.lstat().st_dev:
+        return root
+    os.close(root)
+    return None

@@ -6,29 +6,44 @@ import os
 import stat
 from pathlib import Path
 
-from longshore.errors import System
 from longshore.layers.driver import ADDED, DELETED, MODIFIED, Change
 from longshore.layers.extract import OVERLAY_OPAQUE
+from longshore.layers.treediff import entries_of, with_parents
 
 REDIRECT, METACOPY = "trusted.overlay.redirect", "trusted.overlay.metacopy"
 """Where a renamed directory was, and that a file's data is still in a lower layer."""
 
 
-def overlay_changes(upper: Path, lowers: list[Path]) -> list[Change]:
-    """Compare an upper directory with the lower ones, topmost first. In order of path.
+_Pair = tuple[str, str, str | None, bool]
+
+
+class NotPlain(Exception):
+    """The directory does not hold all that changed: overlayfs wrote it with `redirect_dir` or `metacopy`."""
+
+
+def overlay_changes(upper: Path, below: Path | None) -> list[Change]:
+    """Compare an upper directory with the file system that it was mounted over. In order of path.
 
     Directories that were only copied up, with nothing about themselves changed, are listed as modified, for
-    something in them changed; that is how `docker diff` answers. Raises System for what overlayfs wrote with
-    features that Docker's layers do not have: an upper directory then does not hold all that changed.
+    something in them changed; that is how `docker diff` answers. Raises NotPlain.
     """
-    changes: list[Change] = []
-    _compare(upper, "", lowers, False, changes)
-    changes.sort()
-    return changes
+    found: list[Change] = []
+    waiting = [(os.fspath(upper), "", None if below is None else os.fspath(below), False)]
+    while waiting:
+        _compare(*waiting.pop(), found, waiting)
+    return with_parents(found)
 
 
-def tree_size(root: Path) -> int:
-    """Bytes of all files below, links counted once and directories not at all."""
+def plain_size(upper: Path) -> int:
+    """Bytes of all files in an upper directory, as `tree_size` counts. Raises NotPlain."""
+    return tree_size(upper, whole=True)
+
+
+def tree_size(root: Path, *, whole: bool = False) -> int:
+    """Bytes of all files below, links counted once and directories not at all.
+
+    Raises NotPlain, if `whole`, where files are elsewhere.
+    """
     total = 0
     seen: set[tuple[int, int]] = set()
     pending = [os.fspath(root)]
@@ -41,6 +56,8 @@ def tree_size(root: Path) -> int:
             for entry in entries:
                 try:
                     if entry.is_dir(follow_symlinks=False):
+                        if whole:
+                            require_plain(entry.path, is_directory=True)
                         pending.append(entry.path)
                         continue
                     found = entry.stat(follow_symlinks=False)
@@ -54,91 +71,91 @@ def tree_size(root: Path) -> int:
     return total
 
 
+def is_plain(upper: Path) -> bool:
+    """Whether an upper directory holds all that changed, and would on top of other layers as well."""
+    try:
+        for directory, names, files in os.walk(upper):
+            for name in names:
+                if not os.path.islink(f"{directory}/{name}"):  # noqa: PTH114
+                    require_plain(f"{directory}/{name}", is_directory=True)
+            for name in files:
+                require_plain(f"{directory}/{name}", is_directory=False)
+    except NotPlain:
+        return False
+    return True
+
+
+def is_metacopy(file: int) -> bool:
+    """Whether the data of an open file is in a lower layer."""
+    try:
+        return METACOPY in os.listxattr(file)
+    except OSError:
+        return False
+
+
+def require_plain(path: str, *, is_directory: bool) -> None:
+    """Raises NotPlain for a directory that is elsewhere or hides by attributes, and a file without data."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return
+    if not names:
+        return
+    if not is_directory:
+        if METACOPY in names:
+            raise NotPlain
+    elif REDIRECT in names or (OVERLAY_OPAQUE in names and _opacity(path) == b"x"):
+        # "x": files in it may be whiteouts by an attribute. Only programs write that, no kernel.
+        raise NotPlain
+
+
 def is_whiteout(found: os.stat_result) -> bool:
     """Whether a file in an upper directory says that the one below is deleted."""
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
-def is_opaque(directory: str | Path) -> bool:
-    """Whether a directory in an upper directory hides all below."""
+def _opacity(directory: str) -> bytes:
     try:
-        return os.getxattr(directory, OVERLAY_OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(directory, OVERLAY_OPAQUE, follow_symlinks=False)
     except OSError:
-        return False
+        return b""
 
 
-def _compare(directory: Path, prefix: str, lowers: list[Path], hidden: bool, changes: list[Change]) -> None:
-    """`hidden`: nothing of the lower directories shows through, though it is what `directory` replaces."""
-    with os.scandir(directory) as entries:
-        found = {entry.name: (entry.path, entry.stat(follow_symlinks=False)) for entry in entries}
-    if hidden:
-        gone = {name for lower in lowers for name in _names(lower)} - found.keys()
-        changes += [Change(f"{prefix}/{name}", DELETED) for name in gone if _below(lowers, name)]
-    for name, (path, mine) in found.items():
-        inside = f"{prefix}/{name}"
+def _compare(
+    directory: str, prefix: str, below: str | None, hidden: bool, changes: list[Change], waiting: list[_Pair]
+) -> None:
+    """`hidden`: nothing of `below` shows through, though it is what `directory` replaces."""
+    found = entries_of(directory)
+    if hidden and below is not None:
+        gone = [name for name, old in entries_of(below).items() if name not in found and not is_whiteout(old)]
+        changes += [Change(f"{prefix}/{name}", DELETED) for name in gone]
+    for name, mine in found.items():
+        path, inside = f"{directory}/{name}", f"{prefix}/{name}"
         if is_whiteout(mine):
             changes.append(Change(inside, DELETED))
             continue
-        below = _below(lowers, name)
-        before = len(changes)
-        _refuse_foreign(path, inside, mine)
+        old = _below(below, name)
         if stat.S_ISDIR(mine.st_mode):
-            _compare(Path(path), inside, _narrow(lowers, name), hidden or is_opaque(path), changes)
-        if below is None:
+            require_plain(path, is_directory=True)
+            lower = f"{below}/{name}" if old is not None and stat.S_ISDIR(old.st_mode) else None
+            waiting.append((path, inside, lower, hidden or _opacity(path) == b"y"))
+        elif stat.S_ISREG(mine.st_mode):
+            require_plain(path, is_directory=False)
+        if old is None:
             changes.append(Change(inside, ADDED))
-        elif len(changes) > before or not _same_directory(mine, below):
+        elif not _same_directory(mine, old):
             changes.append(Change(inside, MODIFIED))
 
 
-def _refuse_foreign(path: str, inside: str, mine: os.stat_result) -> None:
-    """Another daemon may have run the container, on a kernel that had these features on by default."""
-    if stat.S_ISDIR(mine.st_mode):
-        feature, attribute = "redirect_dir", REDIRECT
-    elif stat.S_ISREG(mine.st_mode) and mine.st_size and not mine.st_blocks:
-        feature, attribute = "metacopy", METACOPY
-    else:
-        return
+def _below(below: str | None, name: str) -> os.stat_result | None:
+    if below is None:
+        return None
     try:
-        os.getxattr(path, attribute, follow_symlinks=False)
-    except OSError:
-        return
-    raise System(
-        f"the changes cannot be told: {inside} was written by overlayfs with {feature}=on; "
-        "run the container's program on a copy of its files (docker export) instead"
-    )
-
-
-def _below(lowers: list[Path], name: str) -> os.stat_result | None:
-    for lower in lowers:
-        try:
-            found = os.lstat(lower / name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        return None if is_whiteout(found) else found
-    return None
-
-
-def _names(directory: Path) -> list[str]:
-    try:
-        return [entry.name for entry in directory.iterdir()]
+        found = os.lstat(f"{below}/{name}")
     except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _narrow(lowers: list[Path], name: str) -> list[Path]:
-    """The directories `name` of the lowers, down to the first that hides the rest."""
-    narrowed: list[Path] = []
-    for lower in lowers:
-        try:
-            found = os.lstat(lower / name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if not stat.S_ISDIR(found.st_mode):
-            break
-        narrowed.append(lower / name)
-        if is_opaque(lower / name):
-            break
-    return narrowed
+        return None
+    # In the lowest layer, which is seen as it is: an image may delete what never was.
+    return None if is_whiteout(found) else found
 
 
 def _same_directory(mine: os.stat_result, below: os.stat_result) -> bool:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from longshore.linux.mount import attach, detached, mount, unshare_working_directory
 
+_PARAMETERS = Path("/sys/module/overlay/parameters")
+
 _LONGEST_VALUE = 255
 """fsconfig(2) takes no longer strings."""
 
@@ -35,6 +37,11 @@ class OverlayOptions(NamedTuple):
         if self.label:
             parts.append(f'context="{self.label}"')
         return ",".join(parts)
+
+    def to_read(self, defaults: tuple[str, ...]) -> OverlayOptions:
+        """The same file system, read-only, without a claim on its upper directory."""
+        lowers = [str(Path(self.upper).relative_to(self.home)), *self.lowers] if self.upper else self.lowers
+        return OverlayOptions(self.home, lowers, "", "", defaults, "")
 
 
 def mount_overlay(options: OverlayOptions, target: Path) -> None:
@@ -79,20 +86,19 @@ def detached_overlay(options: OverlayOptions) -> Iterator[Path | None]:
 
 
 def kernel_defaults() -> tuple[str, ...]:
-    """Options that make this kernel's overlayfs keep to the on-disk format that Docker's layers have."""
-    parameters = Path("/sys/module/overlay/parameters")
-    options = []
-    if (parameters / "index").exists():
-        options.append("index=off")
-    if _is_on(parameters / "redirect_dir"):
-        options.append("redirect_dir=follow")
-    if _is_on(parameters / "metacopy"):
-        options.append("metacopy=off")
-    return tuple(options)
+    """Options for what is written to: the kernel's own, as in Docker, but for `index`, which layers in use by
+    several containers do not bear."""
+    return ("index=off",) if (_PARAMETERS / "index").exists() else ()
 
 
-def _is_on(parameter: Path) -> bool:
-    return parameter.exists() and parameter.read_text().strip() in ("Y", "1")
+def reading_defaults() -> tuple[str, ...]:
+    """Options for what is only read: follow what was written, whatever the kernel's settings are now."""
+    follow = [
+        option
+        for parameter, option in (("redirect_dir", "redirect_dir=follow"), ("metacopy", "metacopy=on"))
+        if (_PARAMETERS / parameter).exists()
+    ]
+    return (*kernel_defaults(), *follow)
 
 
 def _mount_relative(options: OverlayOptions, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,13 +56,17 @@ class RWLayer:
 
     def changes(self) -> list[Change]:
         """What the container changed, in order of path."""
-        return self._driver.changes(self.mount_id, self._below)
+        with self._driver.diff(self.mount_id, self._below) as (_, changes):
+            return changes
 
     def tar_stream(self) -> BinaryIO:
         """The changes as the archive of a layer: deletions as `.wh.` files."""
-        chunks = diff_tar(self._driver.own_files(self.mount_id), self.changes(), self._ids)
-        return ChunkReader(chunks)
+        return ChunkReader(self._archive())
 
     def metadata(self) -> dict[str, str]:
         """`GraphDriver.Data` of docker inspect."""
         return self._driver.metadata(self.mount_id)
+
+    def _archive(self) -> Iterator[bytes]:
+        with self._driver.diff(self.mount_id, self._below) as (root, changes):
+            yield from diff_tar(root, changes, self._ids)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from longshore.errors import Conflict, InvalidParameter, NotFound
-from longshore.layers.difftar import ChunkReader
+from longshore.layers.difftar import ChunkReader, diff_tar
 from longshore.layers.driver import GraphDriver, open_driver
 from longshore.layers.idmap import IdMap, IdRange
 from longshore.layers.initlayer import setup_init_layer
@@ -27,6 +27,8 @@ from longshore.layers.unpack import Unpacked, unpack
 
 MAX_DEPTH = 125
 """Layers in a chain; two places of overlayfs's 128 are for the container, as in Docker."""
+
+_CHUNK = 1 << 20
 
 _OUR_ID = re.compile(r"[0-9a-f]{64}(-init)?(-removing)?")
 
@@ -183,8 +185,7 @@ class LayerStore:
 
     def tar_stream(self, layer: Layer) -> BinaryIO:
         """The layer's archive, uncompressed, bit for bit as it was registered."""
-        files = self.driver.own_files(layer.cache_id)
-        return ChunkReader(assemble(self._db.tar_split(layer.chain_id), files))
+        return ChunkReader(self._archive(layer))
 
     def tar_size(self, layer: Layer) -> int:
         """Length of that archive in bytes."""
@@ -311,12 +312,24 @@ class LayerStore:
     def _seal(self, parent: str | None, fill: Callable[[str], None]) -> Layer | None:
         with self._new_layer(parent) as (undo, record_directory, below, cache_id):
             fill(cache_id)
-            changes = self.driver.changes(cache_id, below.cache_id if below else None)
-            if not changes:
-                return None
-            with (record_directory / "tar-split.json.gz").open("wb") as tar_split:
-                sealed = seal(self.driver.own_files(cache_id), changes, self.ids, tar_split)
+            with self.driver.diff(cache_id, below.cache_id if below else None) as (root, changes):
+                if not changes:
+                    return None
+                if root != self.driver.own_files(cache_id):  # A part of it is in the layers below.
+                    archive = io.BufferedReader(ChunkReader(diff_tar(root, changes, self.ids)), _CHUNK)
+                    return self.register(cast(BinaryIO, archive), parent)
+                with (record_directory / "tar-split.json.gz").open("wb") as tar_split:
+                    sealed = seal(root, changes, self.ids, tar_split)
             return self._commit(undo, record_directory, sealed, below, cache_id)
+
+    def _archive(self, layer: Layer) -> Iterator[bytes]:
+        with ExitStack() as views:
+
+            def merged() -> Path:
+                return views.enter_context(self.driver.view(layer.cache_id))
+
+            own_files = self.driver.own_files(layer.cache_id)
+            yield from assemble(self._db.tar_split(layer.chain_id), own_files, merged)
 
     def _commit(
         self, undo: ExitStack, record_directory: Path, made: Unpacked, below: Layer | None, cache_id: str

@@ -6,11 +6,13 @@ segment of raw bytes or a file's name, size and CRC-64.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
 from binascii import b2a_base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from posixpath import normpath
 from typing import BinaryIO
 
@@ -18,6 +20,7 @@ import msgspec
 
 from longshore.errors import InvalidParameter, System
 from longshore.layers.checksum import Crc64
+from longshore.layers.overlaydiff import is_metacopy
 from longshore.linux.openat import openat2
 
 _CHUNK = 1 << 20
@@ -29,6 +32,10 @@ class _Line(msgspec.Struct):
     name_raw: bytes = b""
     size: int = 0
     payload: bytes | None = None
+
+    @property
+    def path(self) -> str:
+        return self.name or os.fsdecode(self.name_raw)
 
 
 class TarSplitWriter:
@@ -80,20 +87,39 @@ class TarSplitWriter:
         self._lines.clear()
 
 
-def assemble(tar_split: str | os.PathLike[str], root: str | os.PathLike[str]) -> Iterator[bytes]:
+def assemble(
+    tar_split: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    merged: Callable[[], str | os.PathLike[str]] | None = None,
+) -> Iterator[bytes]:
     """The archive again, in chunks, with the files' content taken from the directory `root`.
 
-    Raises System if a file is missing or not what it was.
+    `merged` gives a directory for those that overlayfs has left in layers below. Raises System if a file is
+    missing or not what it was.
     """
-    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with ExitStack() as opened:
+        directory = _opened(root, opened)
+        whole: list[int] = []
+
+        def content(line: _Line) -> int:
+            with suppress(FileNotFoundError):
+                file = _open_file(directory, line)
+                if merged is None or not is_metacopy(file):
+                    return file
+                os.close(file)
+            if merged is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), line.path)
+            if not whole:
+                whole.append(_opened(merged(), opened))
+            return _open_file(whole[0], line)
+
         pending: list[bytes] = []
         length = 0
         for line in _lines(tar_split):
             if line.type == 2:
                 pieces: Iterator[bytes] = iter((line.payload or b"",))
             elif line.size:
-                pieces = _checked_content(directory, line)
+                pieces = _checked_content(line, content)
             else:
                 continue
             for piece in pieces:
@@ -104,8 +130,6 @@ def assemble(tar_split: str | os.PathLike[str], root: str | os.PathLike[str]) ->
                     pending.clear()
                     length = 0
         yield b"".join(pending)
-    finally:
-        os.close(directory)
 
 
 def archive_size(tar_split: str | os.PathLike[str]) -> int:
@@ -129,13 +153,22 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[_Line]:
         raise System(f"{os.fspath(path)}: unexpected EOF")
 
 
-def _checked_content(directory: int, line: _Line) -> Iterator[bytes]:
-    name = line.name if line.name else os.fsdecode(line.name_raw)
+def _opened(directory: str | os.PathLike[str], until: ExitStack) -> int:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    until.callback(os.close, descriptor)
+    return descriptor
+
+
+def _open_file(directory: int, line: _Line) -> int:
+    return openat2(directory, line.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _checked_content(line: _Line, opened: Callable[[_Line], int]) -> Iterator[bytes]:
     checksum = Crc64()
     try:
-        file = openat2(directory, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = opened(line)
     except OSError as exc:
-        raise System(f"open {name}: {exc.strerror}") from None
+        raise System(f"open {line.path}: {exc.strerror}") from None
     try:
         while chunk := os.read(file, _CHUNK):
             checksum.update(chunk)
@@ -143,7 +176,7 @@ def _checked_content(directory: int, line: _Line) -> Iterator[bytes]:
     finally:
         os.close(file)
     if checksum.digest() != line.payload:
-        raise System(f'file integrity checksum failed for "{name}"')
+        raise System(f'file integrity checksum failed for "{line.path}"')
 
 
 def _is_unicode(name: str) -> bool:

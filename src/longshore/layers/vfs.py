@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from longshore.errors import InvalidParameter, NotFound, System
-from longshore.layers.driver import ADDED, DELETED, MODIFIED, Change
+from longshore.layers.driver import Change
 from longshore.layers.extract import Extractor
 from longshore.layers.idmap import IdMap
 from longshore.layers.remove import remove_tree
+from longshore.layers.treediff import changes_size, tree_changes
 
 
 class Vfs:
@@ -82,19 +83,18 @@ class Vfs:
     def ids(self) -> set[str]:
         return {entry.name for entry in self._home.iterdir()}
 
-    def changes(self, id: str, parent: str | None) -> list[Change]:
-        changes: list[Change] = []
-        below = self._home / parent if parent is not None else None
-        _compare(self._home / id, below, "", changes)
-        return sorted(changes)
+    @contextmanager
+    def diff(self, id: str, parent: str | None) -> Iterator[tuple[Path, list[Change]]]:
+        mine = self._home / id
+        yield mine, tree_changes(mine, self._home / parent if parent is not None else None)
+
+    @contextmanager
+    def view(self, id: str) -> Iterator[Path]:
+        yield self.get(id)
 
     def size(self, id: str, parent: str | None) -> int:
-        total = 0
-        for change in self.changes(id, parent):
-            if change.kind != DELETED:
-                found = (self._home / id / change.path.lstrip("/")).lstat()
-                total += 0 if stat.S_ISDIR(found.st_mode) else found.st_size
-        return total
+        with self.diff(id, parent) as (mine, changes):
+            return changes_size(mine, changes)
 
     def metadata(self, id: str) -> dict[str, str]:
         return {}
@@ -143,35 +143,3 @@ def _copy_attributes(source: str, target: str, found: os.stat_result) -> None:
     except OSError:
         pass  # the file system has none, or not these
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
-
-
-def _compare(mine: Path, below: Path | None, prefix: str, changes: list[Change]) -> None:
-    here = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(mine)}
-    there: dict[str, os.stat_result] = {}
-    if below is not None and below.is_dir() and not below.is_symlink():
-        there = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(below)}
-    for name in there.keys() - here.keys():
-        changes.append(Change(f"{prefix}/{name}", DELETED))
-    for name, found in here.items():
-        inside = f"{prefix}/{name}"
-        before = len(changes)
-        if stat.S_ISDIR(found.st_mode):
-            _compare(mine / name, below / name if below and name in there else None, inside, changes)
-        if name not in there:
-            changes.append(Change(inside, ADDED))
-        elif len(changes) > before or _differs(found, there[name]):
-            changes.append(Change(inside, MODIFIED))
-
-
-def _differs(new: os.stat_result, old: os.stat_result) -> bool:
-    """moby's statDifferent: a directory's size and times say nothing."""
-    if (new.st_mode, new.st_uid, new.st_gid, new.st_rdev) != (
-        old.st_mode,
-        old.st_uid,
-        old.st_gid,
-        old.st_rdev,
-    ):
-        return True
-    if stat.S_ISDIR(new.st_mode):
-        return False
-    return (new.st_size, new.st_mtime_ns) != (old.st_size, old.st_mtime_ns)

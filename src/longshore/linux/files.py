@@ -12,6 +12,8 @@ from pathlib import Path
 
 _libc = ctypes.CDLL(None)
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
+_D_TYPE, _DT_UNKNOWN = 18, 0
+"""Where struct dirent of 64-bit Linux has it: behind d_ino, d_off and d_reclen."""
 
 TEMPORARY = ".tmp-"
 """What the name of a file begins with that is being written. After a crash they are nobody's."""
@@ -75,3 +77,18 @@ def punch_hole(file: int, offset: int, length: int) -> None:
     """Give the blocks of a part of a file back: fallocate(2). File systems that cannot keep them."""
     place = (ctypes.c_long(offset), ctypes.c_long(length))
     _libc.fallocate(ctypes.c_int(file), ctypes.c_int(_PUNCH_HOLE | _KEEP_SIZE), *place)
+
+
+def supports_d_type(directory: Path) -> bool:
+    """Whether listing a directory, which must not be empty, tells kinds: d_type of readdir(3)."""
+    _libc.opendir.restype = _libc.readdir.restype = ctypes.c_void_p
+    stream = ctypes.c_void_p(_libc.opendir(os.fsencode(directory)))
+    if not stream:
+        return False
+    try:
+        while entry := _libc.readdir(stream):
+            if ctypes.c_uint8.from_address(entry + _D_TYPE).value == _DT_UNKNOWN:
+                return False
+        return True
+    finally:
+        _libc.closedir(stream)

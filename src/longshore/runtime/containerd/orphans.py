@@ -80,8 +80,9 @@ class Orphans:
         shims = [pid for each, pid in self._shims() if each == id]
         found = {*shims, *runtimes, *_descendants([*shims, *runtimes])}
         for cgroup in _cgroups(id):
-            with suppress(OSError):
-                found.update(map(int, (cgroup / "cgroup.procs").read_text().split()))
+            for below, _, _ in os.walk(cgroup):
+                with suppress(OSError):
+                    found.update(map(int, Path(below, "cgroup.procs").read_text().split()))
         return {pid for pid in found if _alive(pid)}
 
     def _shims(self) -> list[tuple[str, int]]:
@@ -122,13 +123,17 @@ def _descendants(pids: Collection[int]) -> set[int]:
 
 
 def _cgroups(id: str) -> list[Path]:
-    """The task's cgroup in every hierarchy: it is named after its id, whatever its parent."""
+    """The task's cgroup in every hierarchy: it is named after its id, whatever its parent.
+
+    Never one that only has the id in its name: all that is in what is found here is killed.
+    """
+    named = {id, f"docker-{id}.scope"}
     roots = {point.target for point in mountinfo() if point.fstype in ("cgroup", "cgroup2")}
     found = set()
     for root in roots:
         for directory, names, _ in os.walk(root):
             for name in names:
-                if id in name:
+                if name in named:
                     found.add(Path(directory, name))
     return sorted(found)
 
