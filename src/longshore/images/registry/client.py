@@ -16,6 +16,7 @@ from longshore.errors import EngineError, System
 from longshore.images.registry.auth import Authorizer, NoCredentials
 from longshore.images.registry.endpoints import Endpoint, RegistrySettings
 from longshore.images.registry.failures import (
+    LONGEST_WAIT,
     Refused,
     RegistryError,
     UnexpectedStatus,
@@ -23,9 +24,10 @@ from longshore.images.registry.failures import (
     may_try_again,
     named_refusal,
     refusal,
+    wait_asked_for,
 )
 from longshore.images.registry.manifests import ACCEPTED
-from longshore.images.registry.transport import Cancellation, Transport, named_failure, same_host
+from longshore.images.registry.transport import Cancellation, Transport, drain, named_failure, same_host
 from longshore.layers.layerdb import DIGEST
 from longshore.types.registry import AuthConfig
 
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 LONGEST_MANIFEST = 4 << 20
 LONGEST_CONFIG = 16 << 20
 _LONGEST_REFUSAL = 64 << 10
+_MOST_TAGS = 1_000_000
 _PING_TIMEOUT = 15.0
-_LONGEST_WAIT = 60.0
 
 
 class Fetched(NamedTuple):
@@ -88,7 +90,7 @@ class RepositoryClient:
         with _read(answer):
             if answer.status == 401:
                 self._authorizer.challenged(answer.headers.getlist("WWW-Authenticate"))
-                answer.drain_conn()
+                drain(answer)
             elif answer.status >= 400 and answer.status != 404:
                 raise refusal(answer.status, answer.reason or "", answer.headers, _some(answer))
 
@@ -107,7 +109,7 @@ class RepositoryClient:
                     f"login attempt to {url} failed with status: {answer.status} {answer.reason}",
                     answer.status,
                 )
-            answer.drain_conn()
+            drain(answer)
         return self._authorizer.identity_token
 
     def manifest_digest(self, tag: str) -> str:
@@ -134,17 +136,21 @@ class RepositoryClient:
         url = f"{self._base}/manifests/{tag}"
         answer = self.request("PUT", url, {"Content-Type": media_type}, content, accepted=range(200, 300))
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
 
     def tags(self) -> list[str]:
-        """Every tag, as the registry sorts them."""
+        """Every tag, as the registry sorts them; what they are made of is not verified."""
         found: list[str] = []
-        url = f"{self._base}/tags/list"
-        for _ in range(10_000):
+        url, seen = f"{self._base}/tags/list", set[str]()
+        while url not in seen:
+            seen.add(url)
             answer = self.request("GET", url)
             with _read(answer), named_failure("GET", url):
                 page = _decoded(_whole(answer, LONGEST_MANIFEST))
-            found += [str(tag) for tag in page.get("tags") or []]
+            tags = page.get("tags") or []
+            if not isinstance(tags, list) or len(found) + len(tags) > _MOST_TAGS:
+                raise Refused("error parsing the registry's answer: malformed list of tags")
+            found += map(str, tags)
             following = re.match(r'<([^>]+)>;\s*rel="?next', answer.headers.get("Link", ""))
             if following is None:
                 break
@@ -165,9 +171,13 @@ class RepositoryClient:
         return f"{self._base}/blobs/{digest}"
 
     def open_blob(self, digest: str, offset: int = 0) -> BaseHTTPResponse:
-        """The answer that carries the blob from `offset` on, if its status is 206; else from the start."""
+        """The answer that carries the blob from `offset` on, if its status is 206; else from the start.
+
+        416 says that there is no such offset.
+        """
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        return self.request("GET", self.blob_url(digest), headers, accepted=(200, 206), retries=0)
+        accepted = (200, 206, 416) if offset else (200,)
+        return self.request("GET", self.blob_url(digest), headers, accepted=accepted, retries=0)
 
     def blob_size(self, digest: str) -> int | None:
         """Bytes of a blob that the repository has, else None."""
@@ -185,7 +195,7 @@ class RepositoryClient:
             scopes = (f"repository:{source}:pull",)
         answer = self.request("POST", url, {"Content-Length": "0"}, accepted=(201, 202), scopes=scopes)
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
             return "" if answer.status == 201 else self._location(answer, url)
 
     def upload(self, url: str, body: Body, headers: Mapping[str, str] | None = None) -> str:
@@ -195,7 +205,7 @@ class RepositoryClient:
             accepted=(202, 204),
         )  # fmt: skip
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
             return self._location(answer, url)
 
     def finish_upload(self, url: str, digest: str, content: bytes = b"") -> None:
@@ -204,13 +214,13 @@ class RepositoryClient:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}
         answer = self.request("PUT", url, headers, content, accepted=range(200, 300), retries=0)
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
 
     def cancel_upload(self, url: str) -> None:
         """The blob will not come."""
         answer = self.request("DELETE", url, accepted=range(600), retries=0)
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
 
     def request(
         self,
@@ -230,13 +240,15 @@ class RepositoryClient:
             self._cancellation.check()
             try:
                 return self._once(method, url, dict(headers or {}), body, accepted, scopes)
-            except (UnexpectedStatus, Unreachable) as exc:
+            except (UnexpectedStatus, Unreachable, RegistryError) as exc:
                 if attempts <= 0 or not may_try_again(exc):
                     raise
                 if isinstance(exc, Unreachable) and method not in ("GET", "HEAD"):
                     raise
-                asked = exc.retry_after if isinstance(exc, UnexpectedStatus) else None
-                self._cancellation.sleep(min(asked or delay, _LONGEST_WAIT))
+                asked = wait_asked_for(exc)
+                if isinstance(exc, RegistryError) and asked is None:
+                    raise  # Docker Hub's "You have reached your pull rate limit": for hours, not seconds.
+                self._cancellation.sleep(min(asked or delay, LONGEST_WAIT))
             attempts, delay = attempts - 1, delay * 2
 
     def _once(
@@ -255,8 +267,7 @@ class RepositoryClient:
             challenges = answer.headers.getlist("WWW-Authenticate")
             # A token may have expired on the way, or the ping was answered without asking for one.
             if challenges and not authorization.get("Authorization", "").startswith("Basic"):
-                with _read(answer):
-                    answer.drain_conn()
+                drain(answer)
                 self._authorizer.challenged(challenges)
                 self._authorizer.forget()
                 authorization = self._authorized(method, url, scopes)

@@ -31,6 +31,7 @@ READ_TIMEOUT = 60.0
 """Seconds without a single byte until a connection counts as broken."""
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_DRAINED = 64 << 10
 _UPLOAD_BLOCK = 1 << 18
 
 
@@ -82,7 +83,7 @@ class Transport:
         self.endpoint = endpoint
         self._settings = settings
         self._tls = _tls_context(endpoint, settings)
-        self._pools: dict[tuple[str, bool], PoolManager] = {}
+        self._pools: dict[str, PoolManager] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -113,8 +114,7 @@ class Transport:
             location = answer.headers.get("Location")
             if method not in ("GET", "HEAD") or answer.status not in _REDIRECTS or not location:
                 return answer
-            answer.drain_conn()
-            answer.release_conn()
+            drain(answer)
             before, url = url, urljoin(url, location)
             if urlsplit(url).scheme not in ("http", "https"):
                 raise Refused(f'{_verb(method)} "{first}": unsupported protocol scheme in a redirect')
@@ -146,19 +146,26 @@ class Transport:
         disable_warnings(InsecureRequestWarning)  # The user said so, or it is this machine itself.
         target = urlsplit(url)
         proxy = _proxy(target.scheme, target.netloc, self._settings.proxies)
-        # What the user allows for the registry does not hold for hosts that it sends us to.
-        own = target.netloc == self.endpoint.host
-        key = (proxy, own)
         with self._lock:
-            pool = self._pools.get(key)
+            pool = self._pools.get(proxy)
             if pool is None:
-                tls = self._tls if own else ssl.create_default_context()
+                # Token servers and stores that the registry names are trusted as it is, as by dockerd: often
+                # they are the same machine on another port, with a certificate of the same authority.
                 if proxy:
-                    pool = ProxyManager(proxy, ssl_context=tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
+                    pool = ProxyManager(proxy, ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
                 else:
-                    pool = PoolManager(ssl_context=tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
-                self._pools[key] = pool
+                    pool = PoolManager(ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
+                self._pools[proxy] = pool
             return pool
+
+
+def drain(answer: BaseHTTPResponse) -> None:
+    """Be done with an answer that nobody reads: its connection is kept if little of it is left."""
+    left = _MOST_DRAINED
+    with contextlib.suppress(Unreachable), named_failure("GET", ""):
+        while left > 0 and (chunk := answer.read(left)):
+            left -= len(chunk)
+    answer.close()
 
 
 def same_host(one: str, other: str) -> bool:
