@@ -13,7 +13,7 @@ import msgspec
 
 from longshore.errors import Unauthorized
 from longshore.images.registry.failures import Refused, refusal
-from longshore.images.registry.transport import Transport, named_failure
+from longshore.images.registry.transport import Transport, named_failure, read_whole
 from longshore.types.registry import AuthConfig
 
 CLIENT_ID = "docker"
@@ -131,7 +131,7 @@ class Authorizer:
         answer = self._transport.request(method, url, headers, body, read_timeout=15)
         try:
             with named_failure(method, url.partition("?")[0]):
-                content = answer.read(_LONGEST_ANSWER)
+                content = read_whole(answer, _LONGEST_ANSWER)
         finally:
             answer.close()
         if answer.status >= 400:

@@ -27,7 +27,14 @@ from longshore.images.registry.failures import (
     wait_asked_for,
 )
 from longshore.images.registry.manifests import ACCEPTED
-from longshore.images.registry.transport import Cancellation, Transport, drain, named_failure, same_host
+from longshore.images.registry.transport import (
+    Cancellation,
+    Transport,
+    drain,
+    named_failure,
+    read_whole,
+    same_host,
+)
 from longshore.layers.layerdb import DIGEST
 from longshore.types.registry import AuthConfig
 
@@ -122,13 +129,11 @@ class RepositoryClient:
     def manifest(self, reference: str) -> Fetched:
         """By tag or digest. Raises Refused if it is not what the digest says."""
         url = f"{self._base}/manifests/{reference}"
-        answer = self.request("GET", url, _accept())
-        with _read(answer), named_failure("GET", url):
-            content = _whole(answer, LONGEST_MANIFEST)
+        content, said = self._get(url, _accept(), LONGEST_MANIFEST)
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         if ":" in reference and reference != digest:
             raise Refused(f"manifest verification failed for digest {reference}")
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        media_type = said.get("Content-Type", "").partition(";")[0].strip()
         return Fetched(content, media_type, digest)
 
     def put_manifest(self, tag: str, content: bytes, media_type: str) -> None:
@@ -144,14 +149,13 @@ class RepositoryClient:
         url, seen = f"{self._base}/tags/list", set[str]()
         while url not in seen:
             seen.add(url)
-            answer = self.request("GET", url)
-            with _read(answer), named_failure("GET", url):
-                page = _decoded(_whole(answer, LONGEST_MANIFEST))
+            content, said = self._get(url, {}, LONGEST_MANIFEST)
+            page = _decoded(content)
             tags = page.get("tags") or []
             if not isinstance(tags, list) or len(found) + len(tags) > _MOST_TAGS:
                 raise Refused("error parsing the registry's answer: malformed list of tags")
             found += map(str, tags)
-            following = re.match(r'<([^>]+)>;\s*rel="?next', answer.headers.get("Link", ""))
+            following = re.match(r'<([^>]+)>;\s*rel="?next', said.get("Link", ""))
             if following is None:
                 break
             url = urljoin(url, following[1])
@@ -159,9 +163,7 @@ class RepositoryClient:
 
     def blob(self, digest: str, most: int = LONGEST_CONFIG) -> bytes:
         """A small blob. Raises Refused if it is not what the digest says, or longer than `most` bytes."""
-        answer = self.request("GET", self.blob_url(digest), {"Accept-Encoding": "identity"})
-        with _read(answer), named_failure("GET", self.blob_url(digest)):
-            content = _whole(answer, most)
+        content, _ = self._get(self.blob_url(digest), {"Accept-Encoding": "identity"}, most)
         if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
             raise Refused(f"image config verification failed for digest {digest}")
         return content
@@ -251,6 +253,21 @@ class RepositoryClient:
                 self._cancellation.sleep(min(asked or delay, LONGEST_WAIT))
             attempts, delay = attempts - 1, delay * 2
 
+    def _get(self, url: str, headers: Mapping[str, str], most: int) -> tuple[bytes, Mapping[str, str]]:
+        """Content of at most so many bytes and headers, fetched again if the connection breaks meanwhile."""
+        attempts, delay = self._settings.max_download_attempts, self._settings.retry_delay
+        while True:
+            answer = self.request("GET", url, headers)
+            try:
+                with _read(answer), named_failure("GET", url):
+                    return read_whole(answer, most), answer.headers
+            except Unreachable:
+                attempts -= 1
+                if attempts <= 0:
+                    raise
+                self._cancellation.sleep(delay)
+                delay *= 2
+
     def _once(
         self,
         method: str,
@@ -302,13 +319,6 @@ def _read(answer: BaseHTTPResponse) -> Iterator[None]:
         yield
     finally:
         answer.close()
-
-
-def _whole(answer: BaseHTTPResponse, most: int) -> bytes:
-    content = answer.read(most + 1)
-    if len(content) > most:
-        raise Refused(f"the registry's answer is longer than {most} bytes")
-    return content
 
 
 def _some(answer: BaseHTTPResponse) -> bytes:

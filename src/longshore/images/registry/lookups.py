@@ -17,7 +17,7 @@ from longshore.images.registry.failures import RegistryError, UnexpectedStatus, 
 from longshore.images.registry.manifests import DOCKER_MANIFEST, Index, parse_manifest
 from longshore.images.registry.pull import call, try_endpoints
 from longshore.images.registry.threads import in_thread
-from longshore.images.registry.transport import Cancellation, named_failure
+from longshore.images.registry.transport import Cancellation, named_failure, read_whole
 from longshore.types.registry import (
     AuthConfig,
     DistributionInspect,
@@ -124,7 +124,7 @@ def _search(
     try:
         answer = client.request("GET", url, accepted=range(600), retries=0)
         with closing(answer), named_failure("GET", url):
-            content = answer.read(LONGEST_MANIFEST)
+            content = read_whole(answer, LONGEST_MANIFEST)
         if answer.status != 200:
             raise UnexpectedStatus(f"Unexpected status code {answer.status}", answer.status)
         described = msgspec.json.decode(content, type=dict[str, Any])

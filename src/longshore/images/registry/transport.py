@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     Body = bytes | IO[bytes] | Iterable[bytes] | None
 
 CONNECT_TIMEOUT = 15.0
-READ_TIMEOUT = 60.0
-"""Seconds without a single byte until a connection counts as broken."""
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_DRAINED = 64 << 10
@@ -100,7 +98,7 @@ class Transport:
         headers: Mapping[str, str],
         body: Body = None,
         *,
-        read_timeout: float = READ_TIMEOUT,
+        read_timeout: float | None = None,
     ) -> BaseHTTPResponse:
         """One request, redirects of GET and HEAD followed; the answer's body is unread.
 
@@ -110,7 +108,7 @@ class Transport:
         first = url
         for _ in range(_MOST_REDIRECTS):
             with named_failure(method, first):
-                answer = self._request(method, url, sent, body, read_timeout)
+                answer = self._request(method, url, sent, body, read_timeout or self._settings.read_timeout)
             location = answer.headers.get("Location")
             if method not in ("GET", "HEAD") or answer.status not in _REDIRECTS or not location:
                 return answer
@@ -157,6 +155,16 @@ class Transport:
                     pool = PoolManager(ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
                 self._pools[proxy] = pool
             return pool
+
+
+def read_whole(answer: BaseHTTPResponse, most: int) -> bytes:
+    """All of an answer, of at most so many bytes. Raises Refused, or urllib3's errors if it breaks off."""
+    content = bytearray()
+    while chunk := answer.read(most + 1 - len(content)):
+        content += chunk
+        if len(content) > most:
+            raise Refused(f"the registry's answer is longer than {most} bytes")
+    return bytes(content)
 
 
 def drain(answer: BaseHTTPResponse) -> None:
