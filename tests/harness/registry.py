@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -88,7 +89,7 @@ Behaviour = Callable[["_Handler"], bool]
 class FakeRegistry:
     """A registry in this process whose answers a test can spoil. Counts what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[bytes, str]] = {}
         self.uploads: dict[str, bytes] = {}
@@ -97,6 +98,10 @@ class FakeRegistry:
         handler = type("Handler", (_Handler,), {"registry": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.address = f"127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -164,6 +169,7 @@ class FakeRegistry:
 class _Handler(BaseHTTPRequestHandler):
     registry: FakeRegistry
     protocol_version = "HTTP/1.1"
+    body = b""
 
     def do_GET(self) -> None:
         self._serve()
@@ -205,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Clients that hang up are part of what is tested."""
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
             super().handle()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -234,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         """One request of an upload; what came so far is kept under its URL."""
         registry = self.registry
         registry.requests.append((self.command, self.path, dict(self.headers)))
-        body = self._body()
+        body = self.body = self._body()
         if registry.behave(self):
             return
         path, _, query = self.path.partition("?")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from harness.registry import FakeRegistry
+from registry.pulling import Puller
 
 
 @pytest.fixture
@@ -14,3 +16,9 @@ def fake() -> Iterator[FakeRegistry]:
     registry = FakeRegistry()
     yield registry
     registry.close()
+
+
+@pytest.fixture
+def puller(tmp_path: Path, fake: FakeRegistry) -> Puller:
+    """Pulls from it, into stores of its own."""
+    return Puller(tmp_path, fake)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +38,7 @@ class TokenServer:
     def behave(self, handler: Any) -> bool:
         url = urlsplit(handler.path)
         if url.path == "/token":
-            self._give(handler, parse_qs(url.query))
+            self._give(handler, parse_qs(handler.body.decode() or url.query))
             return True
         if handler.headers.get("Authorization") == f"Bearer {self.valid}":
             return False
@@ -47,6 +49,10 @@ class TokenServer:
 
     def _give(self, handler: Any, query: dict[str, list[str]]) -> None:
         self.asked.append(query)
+        if handler.command == "POST":
+            good = query["refresh_token"] == ["refresh"]
+            handler.answer(200 if good else 401, json.dumps({"access_token": self.valid}).encode())
+            return
         basic = "Basic " + base64.b64encode(b"user:secret").decode()
         if query.get("account") and handler.headers.get("Authorization") != basic:
             handler.answer(401, json.dumps({"details": "incorrect username or password"}).encode())
@@ -115,6 +121,55 @@ def test_a_registry_token_goes_as_it_is(fake: FakeRegistry) -> None:
     assert server.asked == []
 
 
+def test_an_identity_token_is_exchanged_by_oauth(fake: FakeRegistry) -> None:
+    fake.image("app:1", [])
+    server = TokenServer(fake)
+    repository = client(fake, AuthConfig("<token>", "ignored", identitytoken="refresh"))
+    repository.ping()
+    repository.manifest("1")
+    assert server.asked == [
+        {
+            "grant_type": ["refresh_token"],
+            "service": ["fake"],
+            "client_id": ["docker"],
+            "refresh_token": ["refresh"],
+            "scope": ["repository:app:pull"],
+        }
+    ]
+    assert "Authorization" not in next(headers for verb, _, headers in fake.requests if verb == "POST")
+    other = client(fake, AuthConfig("<token>", identitytoken="another"))
+    other.ping()
+    with pytest.raises(EngineError, match="unauthorized: authentication required"):
+        other.manifest("1")
+
+
+def test_a_push_sends_no_credentials_to_where_uploads_go(fake: FakeRegistry) -> None:
+    elsewhere = FakeRegistry()
+    elsewhere.uploads["/here"] = b""
+    TokenServer(fake)
+    token = fake.behave
+
+    def behave(handler: Any) -> bool:
+        if token(handler):
+            return True
+        if handler.command != "POST":
+            return False
+        handler.answer(202, b"", Location=f"http://{elsewhere.address}/here")
+        return True
+
+    fake.behave = behave
+    try:
+        repository = client(fake, AuthConfig("user", "secret"))
+        repository.ping()
+        url = repository.upload(repository.start_upload(), iter([b"content"]))
+        repository.finish_upload(url, f"sha256:{hashlib.sha256(b'content').hexdigest()}")
+        assert [verb for verb, _, _ in elsewhere.requests] == ["PATCH", "PUT"]
+        assert not any("Authorization" in headers for _, _, headers in elsewhere.requests)
+        assert list(elsewhere.blobs.values()) == [b"content"]
+    finally:
+        elsewhere.close()
+
+
 def test_insufficient_scope_is_access_denied(fake: FakeRegistry) -> None:
     def deny(handler: Any) -> bool:
         if handler.path == "/v2/":
@@ -180,6 +235,53 @@ def test_a_registry_has_to_prove_who_it_is(secure: Registry, authority: Path, tm
         ping(verify=True)
     (directory / "client.key").write_bytes((authority / "server.key").read_bytes())
     ping(verify=True)
+
+
+@pytest.fixture
+def token_server(authority: Path) -> Iterator[FakeRegistry]:
+    """A server of tokens, beside the registry, that speaks to those with a certificate of the authority."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(authority / "server.crt", authority / "server.key")
+    tls.load_verify_locations(authority / "ca.crt")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    served = FakeRegistry(tls)
+    yield served
+    served.close()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_token_servers_are_trusted_as_their_registry_is(
+    fake: FakeRegistry, token_server: FakeRegistry, authority: Path, tmp_path: Path, verify: bool
+) -> None:
+    fake.image("app:1", [])
+
+    def behave(handler: Any) -> bool:
+        if handler.headers.get("Authorization") == "Bearer given":
+            return False
+        realm = f"https://{token_server.address}/token"
+        handler.answer(401, b"{}", WWW_Authenticate=f'Bearer realm="{realm}"')
+        return True
+
+    def give(handler: Any) -> bool:
+        handler.answer(200, b'{"token":"given"}')
+        return True
+
+    fake.behave, token_server.behave = behave, give
+    directory = tmp_path / fake.address
+    directory.mkdir()
+
+    def manifest() -> None:
+        settings = RegistrySettings(retry_delay=0.01, certificates=tmp_path)
+        endpoint = Endpoint(f"http://{fake.address}", verify)
+        repository = RepositoryClient(endpoint, "app", settings, AuthConfig())
+        repository.ping()
+        repository.manifest("1")
+
+    with pytest.raises(EngineError, match="signed by unknown authority" if verify else "tls: |EOF|reset"):
+        manifest()
+    for name, source in (("ca.crt", "ca.crt"), ("me.cert", "server.crt"), ("me.key", "server.key")):
+        (directory / name).write_bytes((authority / source).read_bytes())
+    manifest()
 
 
 def test_plain_http_is_not_https(fake: FakeRegistry) -> None:

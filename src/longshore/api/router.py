@@ -158,6 +158,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/volumes/{name:.*}", volumes.get_volume_by_name),
     Route("POST", "/volumes/create", volumes.post_volumes_create),
     Route("POST", "/volumes/prune", volumes.post_volumes_prune, "filters", since=(1, 25)),
+    Route("PUT", "/volumes/{name:.*}", volumes.put_volumes_update, "version", since=(1, 42)),
     Route("DELETE", "/volumes/{name:.*}", volumes.delete_volumes, "force"),
     # swarm, of which this node is no part
     *swarm.ROUTES,

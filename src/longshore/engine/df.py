@@ -55,7 +55,8 @@ async def system_disk_usage(
 
 
 def _volumes(engine: Engine) -> Sequence[Volume]:
-    found = engine.volumes.list()
+    # As in dockerd, only what takes space here: what has options may lie anywhere.
+    found = [each for each in engine.volumes.list({"driver": ["local"]}) if not each.Options]
     for volume in found:
         volume.UsageData = engine.volumes.usage(volume.Name)
     return found

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 from longshore.errors import InvalidParameter
-from longshore.linux.quota import limit_project, project_of, set_project
+from longshore.linux.projects import DirectoryQuotas
 
 
 class LayerQuotas:
-    """The projects of the layers below one directory, numbered upwards from its own, as in Docker."""
+    """Limits of the layers below one directory."""
 
     def __init__(self, home: Path) -> None:
-        self._home = home
-        self._lock = threading.Lock()
-        self._last = -1
-        """The highest number in use; -1 before anybody looked."""
+        self._quotas = DirectoryQuotas(home, lambda home: (each for each in home.iterdir() if each.is_dir()))
 
     def check(self) -> None:
         """Raises OSError if the file system does not count by project."""
-        limit_project(self._home, project_of(self._home) + 1, 0)
+        self._quotas.check()
 
     def limit(self, layer: Path, size: int) -> None:
         """Let a new, empty layer take at most `size` bytes.
@@ -28,20 +24,8 @@ class LayerQuotas:
         Raises InvalidParameter, worded as dockerd words it, where the file system does not count by project.
         """
         try:
-            project = self._next()
-            limit_project(self._home, project, size)
-            set_project(layer, project)
+            self._quotas.limit(layer, size)
         except OSError as exc:
             raise InvalidParameter(
                 "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
             ) from exc
-
-    def _next(self) -> int:
-        with self._lock:
-            if self._last < 0:
-                layers = (entry for entry in self._home.iterdir() if entry.is_dir())
-                self._last = max(map(project_of, (self._home, *layers)))
-                # The first is kept for trying whether there are quotas at all.
-                self._last = max(self._last, project_of(self._home) + 1)
-            self._last += 1
-            return self._last

@@ -53,6 +53,8 @@ class MountFlags(enum.IntFlag):
     NOEXEC = 0x8
     SYNCHRONOUS = 0x10
     REMOUNT = 0x20
+    MANDLOCK = 0x40
+    DIRSYNC = 0x80
     NOATIME = 0x400
     NODIRATIME = 0x800
     BIND = 0x1000
@@ -169,6 +171,16 @@ def is_mount_point(target: str | Path) -> bool:
     """Whether something is mounted exactly at `target`, which must be absolute and without links."""
     wanted = os.fspath(target)
     return any(point.target == wanted for point in mountinfo())
+
+
+def mount_id(path: str | Path) -> int:
+    """The kernel's number of the mount that a path lies on: another than its directory's if it is one."""
+    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{file}").read_text().splitlines()
+    finally:
+        os.close(file)
+    return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 
 def filesystem_name(path: str | Path) -> str:

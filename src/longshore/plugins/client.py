@@ -7,8 +7,10 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -24,6 +26,10 @@ _LONGEST_ANSWER = 16 << 20
 
 class PluginFailure(System):
     """The plug-in cannot be reached, or says that it failed."""
+
+
+class PluginUnreachable(PluginFailure):
+    """It does not answer, or not in time: what it would have said is not known."""
 
 
 class TlsSettings(msgspec.Struct):
@@ -46,11 +52,11 @@ class Plugin:
         self._implements: frozenset[str] | None = None
         self._lock = threading.Lock()
 
-    def implements(self, kind: str, patience: float = _PATIENCE) -> bool:
+    def implements(self, kind: str, patience: float = _PATIENCE, timeout: float = _TIMEOUT) -> bool:
         """Whether it is a plug-in of this kind, e.g. VolumeDriver: it is asked once."""
         with self._lock:
             if self._implements is None:
-                answer = self.call("Plugin.Activate", patience=patience)
+                answer = self.call("Plugin.Activate", patience=patience, timeout=timeout)
                 kinds = answer.get("Implements")
                 self._implements = frozenset(map(str, kinds if isinstance(kinds, list) else []))
             return kind in self._implements
@@ -66,25 +72,28 @@ class Plugin:
                 return self._once(method, body, timeout)
             except (ConnectionRefusedError, FileNotFoundError) as exc:
                 if time.monotonic() + delay > deadline:
-                    raise PluginFailure(f'Post "{self._url(method)}": {exc.strerror or exc}') from exc
+                    raise PluginUnreachable(f'Post "{self._url(method)}": {exc.strerror or exc}') from exc
                 time.sleep(delay)
                 delay *= 2
             except (OSError, http.client.HTTPException) as exc:
-                raise PluginFailure(f'Post "{self._url(method)}": {exc}') from exc
+                raise PluginUnreachable(f'Post "{self._url(method)}": {exc}') from exc
 
     def _once(self, method: str, body: bytes, timeout: float) -> dict[str, Any]:
         connection = self._connection(timeout)
         try:
-            connection.request(
-                "POST", f"/{method}", body, {"Accept": CONTENT_TYPE, "Content-Type": CONTENT_TYPE}
-            )
-            answer = connection.getresponse()
-            content = answer.read(_LONGEST_ANSWER)
+            with _ended_after(timeout, connection):
+                connection.request(
+                    "POST", f"/{method}", body, {"Accept": CONTENT_TYPE, "Content-Type": CONTENT_TYPE}
+                )
+                answer = connection.getresponse()
+                content = answer.read(_LONGEST_ANSWER + 1)
         finally:
             connection.close()
+        if len(content) > _LONGEST_ANSWER:
+            raise PluginFailure(f"{method}: the plug-in's answer is longer than {_LONGEST_ANSWER} bytes")
         try:
             decoded = msgspec.json.decode(content or b"{}", type=dict[str, Any])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             decoded = {}
             if answer.status == 200:
                 raise PluginFailure(f"{method}: the plug-in's answer is no JSON object") from None
@@ -97,28 +106,62 @@ class Plugin:
         return decoded
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        parts = urlsplit(self.address)
+        parts = self._parts()
         if parts.scheme == "unix":
             return _UnixConnection(parts.path, timeout)
-        if not parts.netloc:
-            raise PluginFailure(f"plugin {self.name}: invalid address {self.address!r}")
         if parts.scheme == "https" or self._tls is not None:
             return http.client.HTTPSConnection(parts.netloc, timeout=timeout, context=self._tls_context())
         return http.client.HTTPConnection(parts.netloc, timeout=timeout)
 
+    def _parts(self) -> SplitResult:
+        with suppress(ValueError):
+            parts = urlsplit(self.address)
+            if parts.scheme == "unix" or (parts.hostname and parts.port != 0):  # the port is read as a number
+                return parts
+        raise PluginFailure(f"plugin {self.name}: invalid address {self.address!r}")
+
     def _tls_context(self) -> ssl.SSLContext:
         tls = self._tls or TlsSettings()
-        context = ssl.create_default_context(cafile=tls.CAFile or None)
-        if tls.InsecureSkipVerify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if tls.CertFile:
-            context.load_cert_chain(tls.CertFile, tls.KeyFile or None)
+        try:
+            context = ssl.create_default_context(cafile=tls.CAFile or None)
+            if tls.InsecureSkipVerify:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if tls.CertFile:
+                context.load_cert_chain(tls.CertFile, tls.KeyFile or None)
+        except OSError as exc:  # ssl.SSLError is one; it does not say which file.
+            raise PluginFailure(f"plugin {self.name}: TLS configuration: {exc.strerror or exc}") from exc
         return context
 
     def _url(self, method: str) -> str:
         parts = urlsplit(self.address)
         host = parts.path.replace("/", "%2F") if parts.scheme == "unix" else parts.netloc
         return f"http://{host}/{method}"
+
+
+@contextmanager
+def _ended_after(seconds: float, connection: http.client.HTTPConnection) -> Iterator[None]:
+    """A time-out for all of a call: that of a socket begins anew with every byte. Raises TimeoutError."""
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        with suppress(OSError):
+            if connection.sock is not None:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        if expired.is_set():
+            raise TimeoutError("timed out") from exc
+        raise
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise TimeoutError("timed out")
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -45,6 +45,7 @@ class VolumeCreateRequest(ApiStruct):
     Driver: str = ""
     DriverOpts: dict[str, str] | None = None
     Labels: dict[str, str] | None = None
+    ClusterVolumeSpec: dict[str, Any] | None = None
 
 
 class VolumesPruneResponse(ApiStruct):

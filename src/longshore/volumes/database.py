@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from longshore.bolt import BrokenDatabase, Bucket
 from longshore.bolt.database import SharedDatabase
 
 _BUCKET = b"volumes"
-_DELAY = 1.0
-"""Seconds that a change may wait for others. Volumes are found without the database; their labels are not."""
+_PAUSE = 1.0
+"""Seconds between two writes: a change is written at once, and what comes within a second with the next.
+
+Volumes are found without the database; their labels are not.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,9 @@ class VolumeDatabase:
         self._database = SharedDatabase(path)
         self._root: Bucket | None = None
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._timer: threading.Timer | None = None
+        self._last = -_PAUSE
 
     def open(self) -> dict[str, VolumeMetadata]:
         """What it knows, by name. Raises Conflict if a dockerd has it open; a damaged one is left alone."""
@@ -53,10 +59,11 @@ class VolumeDatabase:
         return found
 
     def save_soon(self, volumes: Callable[[], Iterable[VolumeMetadata]]) -> None:
-        """Write what `volumes` then answers, with whatever else changes within a second."""
+        """Write what `volumes` then answers: now, beside the caller, or a second after the last time."""
         with self._lock:
             if self._timer is None and self._root is not None:
-                self._timer = threading.Timer(_DELAY, self.save_now, [volumes])
+                delay = max(self._last + _PAUSE - time.monotonic(), 0)
+                self._timer = threading.Timer(delay, self.save_now, [volumes])
                 self._timer.daemon = True
                 self._timer.start()
 
@@ -69,15 +76,22 @@ class VolumeDatabase:
 
     def save(self, volumes: Callable[[], Iterable[VolumeMetadata]]) -> None:
         """Make it hold just these volumes. Raises OSError."""
-        with self._lock:
-            self._timer = None
+        with self._writing:
+            with self._lock:
+                self._timer = None
+                self._last = time.monotonic()
             if self._root is None:
                 return
             wanted = {volume.name.encode(): msgspec.json.encode(volume) for volume in volumes()}
             bucket = self._root.bucket(_BUCKET)
-            if wanted != bucket.items:
+            before = bucket.items
+            if wanted != before:
                 bucket.items = {**wanted}
-                self._database.save(self._root)
+                try:
+                    self._database.save(self._root)
+                except BaseException:
+                    bucket.items = before  # It is not there: the next time has to write it.
+                    raise
 
     def close(self, volumes: Callable[[], Iterable[VolumeMetadata]]) -> None:
         """Write what still waits, and let dockerd have it."""
@@ -85,6 +99,6 @@ class VolumeDatabase:
             if self._timer is not None:
                 self._timer.cancel()
         self.save_now(volumes)
-        with self._lock:
+        with self._writing:
             self._root = None
             self._database.close()

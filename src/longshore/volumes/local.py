@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from longshore.errors import InvalidParameter, System
-from longshore.linux.mount import MountFlags, UnmountFlags, is_mount_point, mount, umount
+from longshore.linux.mount import MountFlags, UnmountFlags, mount, mount_id, umount
 
 _VALID = ("type", "o", "device", "size")
 _NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
@@ -20,12 +20,23 @@ _FLAGS = {
     "nodev": MountFlags.NODEV,
     "noexec": MountFlags.NOEXEC,
     "sync": MountFlags.SYNCHRONOUS,
+    "dirsync": MountFlags.DIRSYNC,
+    "remount": MountFlags.REMOUNT,
+    "mand": MountFlags.MANDLOCK,
     "noatime": MountFlags.NOATIME,
     "nodiratime": MountFlags.NODIRATIME,
     "relatime": MountFlags.RELATIME,
     "strictatime": MountFlags.STRICTATIME,
     "bind": MountFlags.BIND,
     "rbind": MountFlags.BIND | MountFlags.REC,
+    "unbindable": MountFlags.UNBINDABLE,
+    "runbindable": MountFlags.UNBINDABLE | MountFlags.REC,
+    "private": MountFlags.PRIVATE,
+    "rprivate": MountFlags.PRIVATE | MountFlags.REC,
+    "shared": MountFlags.SHARED,
+    "rshared": MountFlags.SHARED | MountFlags.REC,
+    "slave": MountFlags.SLAVE,
+    "rslave": MountFlags.SLAVE | MountFlags.REC,
 }
 _CLEARING = {
     "rw": MountFlags.RDONLY,
@@ -33,8 +44,14 @@ _CLEARING = {
     "dev": MountFlags.NODEV,
     "exec": MountFlags.NOEXEC,
     "async": MountFlags.SYNCHRONOUS,
+    "nomand": MountFlags.MANDLOCK,
+    "atime": MountFlags.NOATIME,
+    "diratime": MountFlags.NODIRATIME,
+    "norelatime": MountFlags.RELATIME,
+    "nostrictatime": MountFlags.STRICTATIME,
     "defaults": MountFlags(0),
 }
+_PROPAGATION = MountFlags.UNBINDABLE | MountFlags.PRIVATE | MountFlags.SHARED | MountFlags.SLAVE
 
 
 def check_options(options: Mapping[str, str]) -> None:
@@ -44,15 +61,16 @@ def check_options(options: Mapping[str, str]) -> None:
             raise InvalidParameter(f'invalid option: "{name}"')
     if options.get("type") == "cifs" and ":" in urlsplit(options.get("device", "")).netloc:
         raise InvalidParameter("port not allowed in CIFS device URL, include 'port' in 'o='")
-    if _size(options.get("size", "0")):
-        raise InvalidParameter("quota size requested but no quota support")
+    size_limit(options)
     for name, needed in _NEEDS.items():
         for other in needed:
             if name in options and other not in options:
                 raise InvalidParameter(f'missing required option: "{other}"')
 
 
-def _size(text: str) -> int:
+def size_limit(options: Mapping[str, str]) -> int:
+    """Bytes that the volume may take, 0 for as many as there are. Raises InvalidParameter."""
+    text = options.get("size", "0")
     # go-units' RAMInBytes
     match = re.fullmatch(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?", text)
     if match is None:
@@ -75,13 +93,19 @@ class LocalMount:
 
     def is_mounted(self) -> bool:
         """Whether something is mounted on the volume's directory."""
-        return is_mount_point(self._target)
+        return mount_id(self._target) != mount_id(self._target.parent)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody has it, as far as this daemon knows."""
+        return bool(self._users)
 
     def acquire(self, name: str, user: str) -> None:
         """Mount unless it is. Raises System with dockerd's message."""
-        if not self._users and not self.is_mounted():
+        if not self._users:
             try:
-                self._mount()
+                if not self.is_mounted():
+                    self._mount()
             except OSError as exc:
                 problem = (exc.strerror or str(exc)).lower()
                 raise System(
@@ -95,60 +119,73 @@ class LocalMount:
         self._users.discard(user)
         if self._users:
             return False
-        if self.is_mounted():
-            try:
+        try:
+            if self.is_mounted():
                 umount(self._target, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
-            except OSError as exc:
-                raise System(f"error while unmounting volume '{self._target}': {exc.strerror}") from exc
+        except OSError as exc:
+            raise System(f"error while unmounting volume '{self._target}': {exc.strerror}") from exc
         return True
 
-    def _parse(self) -> tuple[MountFlags, str]:
-        flags, data = MountFlags(0), []
-        for option in filter(None, self._options.get("o", "").split(",")):
-            if option in _FLAGS:
-                flags |= _FLAGS[option]
-            elif option in _CLEARING:
-                flags &= ~_CLEARING[option]
-            else:
-                data.append(option)
-        return flags, ",".join(data)
-
     def _described(self) -> str:
-        """As moby describes a mount that failed."""
-        flags, data = self._parse()
+        """As moby describes a mount that failed, passwords left out."""
+        flags, data = parse_options(self._options.get("o", ""))
+        data = re.sub(r"(^|,)(pass(?:word)?)=[^,]*", r"\1\2=********", data)
         shown = f"mount {self._options.get('device', '')}:{self._target}"
         return shown + (f", flags: {int(flags):#x}" if flags else "") + (f", data: {data}" if data else "")
 
     def _mount(self) -> None:
-        flags, data = self._parse()
-        kind, device = self._options.get("type", ""), self._options.get("device", "")
-        if kind in ("nfs", "nfs4", "cifs"):
-            try:
-                device, data = _resolve_address(kind, device, data)
-            except (OSError, UnicodeError) as exc:
-                raise System(
-                    f"error while mounting volume '{self._target}': "
-                    f"error resolving passed in network volume address: {exc}"
-                ) from exc
-        mount(device, self._target, "" if flags & MountFlags.BIND else kind, flags, data)
-        if flags & MountFlags.BIND and flags & ~(MountFlags.BIND | MountFlags.REC):
-            # The kernel ignores other flags on a bind: they need a remount.
-            try:
-                mount("", self._target, "", flags | MountFlags.REMOUNT)
-            except BaseException:
-                umount(self._target, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
-                raise
+        try:
+            device, kind, flags, data = mount_arguments(self._options)
+        except (OSError, UnicodeError) as exc:
+            raise System(
+                f"error while mounting volume '{self._target}': "
+                f"error resolving passed in network volume address: {exc}"
+            ) from exc
+        plain = flags & ~_PROPAGATION
+        mount(device, self._target, kind, plain, data)
+        try:
+            if plain & MountFlags.BIND and plain & ~(MountFlags.BIND | MountFlags.REC):
+                # The kernel ignores other flags on a bind: they need a remount.
+                mount("", self._target, "", plain | MountFlags.REMOUNT)
+            if flags & _PROPAGATION:
+                mount("", self._target, "", flags & (_PROPAGATION | MountFlags.REC))
+        except BaseException:
+            umount(self._target, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
+            raise
+
+
+def parse_options(text: str) -> tuple[MountFlags, str]:
+    """Flags and data of mount(2), from options as mount(8) takes them."""
+    flags, data = MountFlags(0), []
+    for option in filter(None, text.split(",")):
+        if option in _FLAGS:
+            flags |= _FLAGS[option]
+        elif option in _CLEARING:
+            flags &= ~_CLEARING[option]
+        else:
+            data.append(option)
+    return flags, ",".join(data)
+
+
+def mount_arguments(options: Mapping[str, str]) -> tuple[str, str, MountFlags, str]:
+    """Device, kind, flags and data of mount(2), numbers in place of names. Raises OSError, UnicodeError."""
+    flags, data = parse_options(options.get("o", ""))
+    kind, device = options.get("type", ""), options.get("device", "")
+    if kind in ("nfs", "nfs4", "cifs"):
+        device, data = _resolve_address(kind, device, data)
+    return device, "" if flags & MountFlags.BIND else kind, flags, data
 
 
 def _resolve_address(kind: str, device: str, data: str) -> tuple[str, str]:
-    """Device and data with a number for a name. Raises OSError, UnicodeError."""
     # The kernel wants a number in addr=; mount.nfs(8), which is not asked here, would have looked it up.
-    match = re.search(r"(?:^|,)addr=([^,]+)", data)
+    match = re.search(r"(^|,)addr=([^,]+)", data)
     if match is not None:
-        return device, data.replace(f"addr={match[1]}", f"addr={_address(match[1])}", 1)
+        return device, data[: match.start(2)] + _address(match[2]) + data[match.end(2) :]
     host = urlsplit(device).hostname if kind == "cifs" else None
     return (device.replace(host, _address(host), 1) if host else device), data
 
 
 def _address(host: str) -> str:
-    return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    # Go prefers IPv4, too.
+    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])

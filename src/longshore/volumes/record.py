@@ -9,6 +9,7 @@ import msgspec
 from longshore.linux.files import write_atomically
 from longshore.types.timestamp import SECOND, rfc3339_nano
 from longshore.volumes.database import VolumeMetadata
+from longshore.volumes.local import size_limit
 
 # dockerd's options of a local volume: <volume>/opts.json
 _OPTIONS = {"type": "MountType", "o": "MountOpts", "device": "MountDevice"}
@@ -29,7 +30,8 @@ def save(directory: Path, entry: VolumeRecord) -> None:
     """Write the record into the volume's directory; survives a crash at any moment. Raises OSError."""
     if entry.options:
         plain: dict[str, object] = {theirs: entry.options.get(ours, "") for ours, theirs in _OPTIONS.items()}
-        write_atomically(directory / "opts.json", msgspec.json.encode({**plain, "Quota": {"Size": 0}}))
+        quota = {"Quota": {"Size": size_limit(entry.options)}}
+        write_atomically(directory / "opts.json", msgspec.json.encode(plain | quota))
     write_atomically(directory / _OURS, msgspec.json.encode(entry))
 
 
@@ -43,7 +45,10 @@ def load(directory: Path, theirs: VolumeMetadata | None = None) -> VolumeRecord:
     except FileNotFoundError:
         born = rfc3339_nano(int(directory.stat().st_mtime) * SECOND)
         entry = VolumeRecord(
-            directory.name, born, theirs.labels if theirs else None, _their_options(directory)
+            directory.name,
+            born,
+            theirs.labels if theirs else None,
+            (theirs.options if theirs else None) or _their_options(directory),
         )
         save(directory, entry)
     entry.name = directory.name
@@ -55,4 +60,8 @@ def _their_options(directory: Path) -> dict[str, str]:
         plain = msgspec.json.decode((directory / "opts.json").read_bytes(), type=dict)
     except FileNotFoundError:
         return {}
-    return {ours: plain[theirs] for ours, theirs in _OPTIONS.items() if plain.get(theirs)}
+    options = {ours: plain[theirs] for ours, theirs in _OPTIONS.items() if plain.get(theirs)}
+    quota = plain.get("Quota")
+    if isinstance(quota, dict) and isinstance(size := quota.get("Size"), int) and size > 0:
+        options["size"] = str(size)
+    return options

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 _KIND = "VolumeDriver"
 _QUICK = 10.0
-"""Seconds that a list may take: one plug-in that hangs must not hide all others' volumes for long."""
+"""Seconds that a look may take: one plug-in that hangs must not hide all others' volumes for long."""
+_SILENCE = 30.0
+"""Seconds that a plug-in that did not answer is not asked for volumes that nobody said are its own."""
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +39,10 @@ class RemoteDriver:
         if not self._scope:
             try:
                 answer = self._plugin.call(f"{_KIND}.Capabilities", patience=0, timeout=_QUICK)
-                scope = str((answer.get("Capabilities") or {}).get("Scope", "")).lower()
             except EngineError:
-                scope = ""
+                answer = {}
+            said = answer.get("Capabilities")
+            scope = str(said.get("Scope")).lower() if isinstance(said, dict) else ""
             self._scope = scope if scope in ("local", "global") else "local"
         return self._scope
 
@@ -52,7 +57,7 @@ class RemoteDriver:
     def mount(self, name: str, user: str) -> Path:
         """Where the content is, until `unmount` for the same user."""
         where = self._call("Mount", name, ID=user).get("Mountpoint")
-        if not isinstance(where, str) or not where.startswith("/"):
+        if not isinstance(where, str) or not where.startswith("/") or "\0" in where:
             raise System(f"volume driver {self.name} gave no mount point for {name}")
         return Path(where)
 
@@ -60,17 +65,30 @@ class RemoteDriver:
         """The user needs it no longer."""
         self._call("Unmount", name, ID=user)
 
-    def get(self, name: str) -> dict[str, Any]:
-        """Name, Mountpoint, CreatedAt and Status, as far as the plug-in says."""
-        found = self._call("Get", name).get("Volume")
-        if not isinstance(found, dict):
-            raise NotFound(f"no such volume: {name}")
-        return found
+    def get(self, name: str, **how: float) -> dict[str, Any] | None:
+        """Name, Mountpoint, CreatedAt and Status, as far as the plug-in says; None if it has no such volume.
+
+        Raises PluginUnreachable.
+        """
+        from longshore.plugins import PluginFailure, PluginUnreachable
+
+        try:
+            found = self._plugin.call(f"{_KIND}.Get", {"Name": name}, **how).get("Volume")
+        except PluginUnreachable:
+            raise
+        except PluginFailure as exc:  # Whatever it says, it did not say that it has one: as dockerd takes it.
+            log.debug("volume driver %s does not have %s: %s", self.name, name, exc)
+            return None
+        return found if isinstance(found, dict) else None
 
     def list(self) -> list[dict[str, Any]]:
         """All of its volumes."""
-        answer = self._plugin.call(f"{_KIND}.List", {}, timeout=_QUICK, patience=0)
-        return [each for each in answer.get("Volumes") or [] if isinstance(each, dict) and each.get("Name")]
+        found = self._plugin.call(f"{_KIND}.List", {}, timeout=_QUICK, patience=0).get("Volumes")
+        return [
+            each
+            for each in (found if isinstance(found, list) else [])
+            if isinstance(each, dict) and isinstance(each.get("Name"), str) and each["Name"]
+        ]
 
     def _call(self, method: str, name: str, **more: object) -> dict[str, Any]:
         return self._plugin.call(f"{_KIND}.{method}", {"Name": name, **more})
@@ -85,13 +103,16 @@ class Survey:
         self._said: dict[str, dict[str, Any]] = {}
         self._scopes: dict[str, str] = {}
 
-    def add(self, driver: RemoteDriver) -> None:
-        """Ask one. Raises PluginFailure."""
-        for described in driver.list():
-            name = str(described["Name"])
-            self.drivers.setdefault(name, driver.name)
-            self._said.setdefault(name, described)
-        self._scopes[driver.name] = driver.scope
+    def add(self, driver: RemoteDriver, volumes: list[dict[str, Any]], scope: str) -> None:
+        """What one has. Of two volumes of one name the first is taken."""
+        for described in volumes:
+            self.drivers.setdefault(described["Name"], driver.name)
+            self._said.setdefault(described["Name"], described)
+        self._scopes[driver.name] = scope
+
+    def denies(self, entry: VolumeRecord) -> bool:
+        """Whether the plug-in of a volume answered, and does not have it."""
+        return entry.driver in self._scopes and self.drivers.get(entry.name) != entry.driver
 
     def describe(self, entry: VolumeRecord) -> Volume:
         """A volume, as far as its plug-in answered."""
@@ -104,6 +125,8 @@ class RemoteVolumes:
 
     def __init__(self) -> None:
         self._found: dict[str, RemoteDriver] = {}
+        self._silent: dict[str, float] = {}
+        """When a plug-in did not answer."""
         self._mounted: dict[tuple[str, str], tuple[RemoteDriver, Path]] = {}
         """By volume and user."""
 
@@ -115,7 +138,9 @@ class RemoteVolumes:
             what = f"create {entry.name}: error looking up volume plugin {entry.driver}"
             raise type(exc)(f"{what}: {exc}") from exc
         try:
-            driver.create(entry.name, entry.options)
+            # One that it has already is taken as it is.
+            if driver.get(entry.name) is None:
+                driver.create(entry.name, entry.options)
         except EngineError as exc:
             raise type(exc)(f"create {entry.name}: {exc}") from exc
 
@@ -123,14 +148,25 @@ class RemoteVolumes:
         """Raises NotFound if the plug-in is gone, PluginFailure."""
         self._driver(entry.driver).remove(entry.name)
 
-    def describe(self, entry: VolumeRecord) -> Volume:
-        """Raises NotFound if the plug-in is gone, PluginFailure."""
+    def describe(self, entry: VolumeRecord) -> Volume | None:
+        """None if the plug-in has no such volume. Raises NotFound if the plug-in is gone, PluginFailure."""
         driver = self._driver(entry.driver)
-        return _volume(entry, driver.get(entry.name), driver.scope)
+        said = driver.get(entry.name)
+        return None if said is None else _volume(entry, said, driver.scope)
 
     def outline(self, entry: VolumeRecord) -> Volume:
         """What is known of a volume without asking for it. Raises NotFound, PluginFailure."""
         return _volume(entry, {}, self._driver(entry.driver).scope)
+
+    def probe(self, name: str) -> VolumeRecord | None:
+        """A volume that some plug-in has, though nobody made it here."""
+        now = time.monotonic()
+        asked = [each for each in self._all() if now - self._silent.get(each, -_SILENCE) >= _SILENCE]
+        has = self._each(asked, lambda driver: driver.get(name, timeout=_QUICK, patience=0))
+        for driver in asked:
+            if isinstance(has[driver], dict):
+                return VolumeRecord(name, driver=driver)
+        return None
 
     def mount(self, entry: VolumeRecord, user: str) -> Path:
         """Where the content is; once for each user. Raises NotFound, PluginFailure."""
@@ -155,22 +191,46 @@ class RemoteVolumes:
 
     def survey(self) -> tuple[Survey, list[str]]:
         """What all plug-ins that answer have, and warnings about those that fail."""
-        from longshore.plugins import plugin_names
-
-        survey = Survey()
-        warnings = []
-        for name in sorted({*plugin_names(), *self._found}):
-            try:
-                survey.add(self._driver(name, patience=0))
-            except NotFound:
-                continue  # It is a plug-in of another kind, or was removed.
-            except EngineError as exc:
-                warnings.append(f"list {name}: {exc}")
+        survey, warnings = Survey(), []
+        found = self._each(self._all(), lambda driver: (driver, driver.list(), driver.scope))
+        for name, said in found.items():
+            if isinstance(said, tuple):
+                survey.add(*said)
+            elif not isinstance(said, NotFound):  # else a plug-in of another kind, or one that was removed
+                warnings.append(f"list {name}: {said}")
         return survey, warnings
 
     def names(self) -> list[str]:
         """Of the plug-ins that were used."""
         return sorted(self._found)
+
+    def _all(self) -> list[str]:
+        from longshore.plugins import plugin_names
+
+        return sorted({*plugin_names(), *self._found})
+
+    def _each(self, names: list[str], ask: Callable[[RemoteDriver], object]) -> dict[str, object]:
+        """What each of them answers, or the EngineError that it failed with; all are asked at once."""
+        from longshore.plugins import PluginUnreachable
+
+        answers: dict[str, object] = {}
+
+        def one(name: str) -> None:
+            try:
+                answers[name] = ask(self._driver(name, patience=0, timeout=_QUICK))
+            except EngineError as exc:
+                answers[name] = exc
+                if isinstance(exc, PluginUnreachable):
+                    self._silent[name] = time.monotonic()
+            else:
+                self._silent.pop(name, None)
+
+        threads = [threading.Thread(target=one, args=(name,), daemon=True) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {name: answers.get(name) for name in names}
 
     def _driver(self, name: str, **how: float) -> RemoteDriver:
         from longshore.plugins import plugin_of
@@ -180,7 +240,7 @@ class RemoteVolumes:
             plugin = plugin_of(name)
             if not plugin.implements(_KIND, **how):
                 raise NotFound(f'plugin "{name}" does not implement {_KIND}')
-            known = self._found[name] = RemoteDriver(plugin)
+            known = self._found.setdefault(name, RemoteDriver(plugin))
         return known
 
 

@@ -7,19 +7,14 @@ Of a plug-in's volume nothing lies here: that it exists stands in this database 
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-import msgspec
-
-from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
+from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
 from longshore.types.filters import (
     Filters,
     boolean_filter,
@@ -29,11 +24,12 @@ from longshore.types.filters import (
     labels_match,
     matches,
 )
-from longshore.types.timestamp import SECOND, rfc3339_nano
 from longshore.types.volume import UsageData, Volume
-from longshore.volumes import record
 from longshore.volumes.database import VolumeDatabase, VolumeMetadata
-from longshore.volumes.local import LocalMount, check_options, needs_mount
+from longshore.volumes.directories import VolumeDirectories
+from longshore.volumes.local import LocalMount, needs_mount
+from longshore.volumes.locks import NameLocks
+from longshore.volumes.record import VolumeRecord
 from longshore.volumes.remote import RemoteVolumes
 from longshore.volumes.size import directory_size
 
@@ -56,26 +52,26 @@ class VolumeService:
 
         `on_event(action, name, attributes)` hears of create, mount, unmount and destroy.
         """
-        self._root = root
-        self._owner = owner
         self._on_event = on_event or (lambda action, name, attributes: None)
-        self._records: dict[str, record.VolumeRecord] = {}
+        self._records: dict[str, VolumeRecord] = {}
         self._references: dict[str, set[str]] = {}
         self._mounts: dict[str, LocalMount] = {}
         self._users: set[tuple[str, str]] = set()
         """(volume, container) of those that mounted it and have not given it back."""
         self._remote = RemoteVolumes()
-        self._making = threading.Lock()
-        root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        self._locks = NameLocks()
+        self._counting = threading.Lock()
+        """Never held for long: no volume goes while somebody begins to refer to it."""
+        self._pruning = threading.Lock()
+        self._directories = VolumeDirectories(root, owner)
         self._database = VolumeDatabase(root / "metadata.db")
         theirs = self._database.open()
-        for directory in root.iterdir():
-            if directory.is_dir() and not directory.is_symlink() and (directory / "_data").is_dir():
-                self._adopt(directory, theirs.get(directory.name))
+        for entry in self._directories.restore(theirs):
+            self._adopt(entry)
         for name, kept in theirs.items():
             if kept.driver not in _LOCAL:
                 options = kept.options or {}
-                self._records[name] = record.VolumeRecord(name, "", kept.labels, options, kept.driver)
+                self._records[name] = VolumeRecord(name, "", kept.labels, options, kept.driver)
         self._database.save_soon(self._metadata)
 
     def create(
@@ -95,30 +91,35 @@ class VolumeService:
         all_labels = dict(labels or {})
         if not name:
             name = token_hex(32)
+            driver = driver or "local"
             all_labels[ANONYMOUS_LABEL] = ""
         if driver in _LOCAL:
             _check_name(name)
-        with self._making:
-            present = self._records.get(name)
+        with self._locks.hold(name):
+            present = self._present(name, driver)
             if present is None:
                 present = self._make(name, driver or "local", dict(options or {}), all_labels)
                 self._on_event("create", name, {"driver": present.driver})
-        if driver and driver != present.driver:
-            raise Conflict(
-                f"create {name}: driver '{present.driver}' already has volume '{name}': "
-                "volume name must be unique"
-            )
-        if ref:
-            self.reference(name, ref)
+            if driver and driver != present.driver:
+                raise Conflict(
+                    f"create {name}: driver '{present.driver}' already has volume '{name}': "
+                    "volume name must be unique"
+                )
+            if ref:
+                self.reference(name, ref)
         return self._describe(present) if present.driver == "local" else self._remote.outline(present)
 
     def get(self, name: str) -> Volume:
         """Raises NotFound; System if it is a plug-in's, and that does not tell."""
-        entry = self._record(name)
+        entry = self._found(name)
         if entry.driver == "local":
             return self._describe(entry)
         with _named(f"get {name}"):
-            return self._remote.describe(entry)
+            described = self._remote.describe(entry)
+        if described is None:
+            self._purge(entry)
+            raise NotFound(f"get {name}: no such volume")
+        return described
 
     def list(self, filters: Filters | None = None) -> Sequence[Volume]:
         """All volumes that match `filters` (dangling, driver, label, name), by name.
@@ -134,11 +135,12 @@ class VolumeService:
         dangling = boolean_filter(filters, "dangling")
         theirs, warnings = self._remote.survey()
         for name, driver in theirs.drivers.items():
-            self._records.setdefault(name, record.VolumeRecord(name, driver=driver))
+            self._records.setdefault(name, VolumeRecord(name, driver=driver))
         return [
             self._describe(entry) if entry.driver == "local" else theirs.describe(entry)
             for name, entry in sorted(self._records.items())
-            if exactly(filters, "driver", entry.driver)
+            if not theirs.denies(entry)
+            and exactly(filters, "driver", entry.driver)
             and matches(filters, "name", name)
             and has_labels(entry.labels or {}, filters.get("label", ()))
             and (dangling is None or dangling != bool(self.references(name)))
@@ -149,61 +151,80 @@ class VolumeService:
 
         Raises NotFound, or Conflict while containers refer to it.
         """
-        if force and name not in self._records:
-            return
-        entry = self._record(name)
-        if references := self.references(name):
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
-        if name in self._mounts or self._remote.is_mounted(name):
-            raise Conflict(f"remove {name}: volume has active mounts")
-        if entry.driver == "local":
-            self._delete(entry)
-        else:
-            with _named(f"remove {name}"):
-                self._remote.remove(entry)
-            self._records.pop(name, None)
-            self._database.save_now(self._metadata)
-        if not quiet:
-            self._on_event("destroy", name, {"driver": entry.driver})
+        with self._locks.hold(name):
+            try:
+                entry = self._found(name)
+            except NotFound:
+                if force:
+                    return
+                raise
+            with self._counting:
+                if references := self._references.get(name):
+                    raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
+                if self._is_mounted(name):
+                    raise Conflict(f"remove {name}: volume has active mounts")
+                del self._records[name]
+            try:
+                if entry.driver == "local":
+                    self._delete(name)
+                else:
+                    with _named(f"remove {name}"):
+                        self._remote.remove(entry)
+            except BaseException:
+                self._records[name] = entry
+                raise
+            (self._database.save_soon if entry.driver == "local" else self._database.save_now)(self._metadata)
+            if not quiet:
+                self._on_event("destroy", name, {"driver": entry.driver})
 
     def prune(self, filters: Filters | None = None) -> tuple[Sequence[str], int]:
         """Remove what no container refers to: anonymous volumes, or all with the filter `all`.
 
-        Filters: all, label, label!. Returns names and bytes freed. Raises InvalidParameter.
+        Only what takes space here: volumes of plug-ins, or with options, which may lie anywhere, are kept, as
+        dockerd keeps them. Filters: all, label, label!. Returns names and bytes freed. Raises
+        InvalidParameter, Conflict while somebody else does the same.
         """
         filters = filters or {}
         check_filters(filters, ("all", "label", "label!"))
         everything = boolean_filter(filters, "all")
-        deleted, freed = [], 0
-        for name, entry in sorted(self._records.items()):
-            labels = entry.labels or {}
-            if self.references(name) or not (everything or ANONYMOUS_LABEL in labels):
-                continue
-            if not labels_match(filters, labels):
-                continue
-            size = max(self.usage(name).Size, 0)
-            with suppress(Conflict, NotFound):  # taken or removed in between
-                self.remove(name, quiet=True)  # One event tells of them all.
-                deleted.append(name)
-                freed += size
-        return deleted, freed
+        if not self._pruning.acquire(blocking=False):
+            raise Conflict("a prune operation is already running")
+        try:
+            deleted, freed = [], 0
+            for name, entry in sorted(self._records.items()):
+                labels = entry.labels or {}
+                if entry.driver != "local" or entry.options or self.references(name):
+                    continue
+                if not (everything or ANONYMOUS_LABEL in labels) or not labels_match(filters, labels):
+                    continue
+                with suppress(EngineError):  # taken or removed in between, or kept by something else
+                    size = max(self.usage(name).Size, 0)
+                    self.remove(name, quiet=True)  # One event tells of them all.
+                    deleted.append(name)
+                    freed += size
+            return deleted, freed
+        finally:
+            self._pruning.release()
 
     def reference(self, name: str, ref: str) -> None:
         """Count `ref`, a container's id, as using the volume. Raises NotFound."""
-        self._record(name)
-        self._references.setdefault(name, set()).add(ref)
+        with self._counting:
+            self._record(name)
+            self._references.setdefault(name, set()).add(ref)
 
     def release(self, name: str, ref: str) -> None:
         """Take a reference back; one that is not held is no error."""
-        holders = self._references.get(name)
-        if holders is not None:
-            holders.discard(ref)
-            if not holders:
-                del self._references[name]
+        with self._counting:
+            holders = self._references.get(name)
+            if holders is not None:
+                holders.discard(ref)
+                if not holders:
+                    del self._references[name]
 
     def references(self, name: str) -> frozenset[str]:
         """The containers that use the volume, running or not."""
-        return frozenset(self._references.get(name, ()))
+        with self._counting:
+            return frozenset(self._references.get(name, ()))
 
     def mount(self, name: str, ref: str, attributes: Mapping[str, str] | None = None) -> Path:
         """Where the content is, mounted if the volume has options. Idempotent for each `ref`.
@@ -211,16 +232,19 @@ class VolumeService:
         `attributes` tell the event more; without any there is none: the daemon itself looks inside.
         Raises NotFound, or System if the mount fails.
         """
-        entry = self._record(name)
-        where = self._data(name)
-        if entry.driver != "local":
-            with _named(f"error while mounting volume '{name}'"):
-                where = self._remote.mount(entry, ref)
-        elif needs_mount(entry.options):
-            mounted = self._mounts.get(name) or LocalMount(entry.options, self._data(name))
-            mounted.acquire(name, ref)
-            self._mounts[name] = mounted
-        self._users.add((name, ref))
+        with self._locks.hold(name):
+            entry = self._record(name)
+            where = self._directories.data(name)
+            if entry.driver != "local":
+                with _named(f"error while mounting volume '{name}'"):
+                    where = self._remote.mount(entry, ref)
+            elif needs_mount(entry.options):
+                mounted = self._mounts.get(name) or LocalMount(entry.options, where)
+                mounted.acquire(name, ref)
+                self._mounts[name] = mounted
+            else:
+                self._directories.limit(entry)
+            self._users.add((name, ref))
         if attributes is not None:
             self._on_event("mount", name, {"driver": entry.driver, "container": ref, **attributes})
         return where
@@ -230,27 +254,28 @@ class VolumeService:
 
         `quiet`: without an event.
         """
-        self._remote.unmount(name, ref)
-        mounted = self._mounts.get(name)
-        if mounted is not None and mounted.release(ref):
-            del self._mounts[name]
-        if (name, ref) in self._users and not quiet:
+        with self._locks.hold(name):
+            self._remote.unmount(name, ref)
+            mounted = self._mounts.get(name)
+            if mounted is not None and mounted.release(ref):
+                del self._mounts[name]
+            was_used = (name, ref) in self._users
+            self._users.discard((name, ref))
+        if was_used and not quiet:
             entry = self._records.get(name)
             driver = entry.driver if entry is not None else "local"
             self._on_event("unmount", name, {"driver": driver, "container": ref})
-        self._users.discard((name, ref))
 
     def path(self, name: str) -> Path:
         """A local volume's directory on the host, mounted or not. Raises NotFound."""
         self._record(name)
-        return self._data(name)
+        return self._directories.data(name)
 
     def usage(self, name: str) -> UsageData:
         """Size and references, for `docker system df`. Walks the whole volume: call it in a thread."""
         entry = self._record(name)
-        size = (
-            -1 if needs_mount(entry.options) or entry.driver != "local" else directory_size(self._data(name))
-        )
+        is_here = entry.driver == "local" and not needs_mount(entry.options)
+        size = directory_size(self._directories.data(name)) if is_here else -1
         return UsageData(Size=size, RefCount=len(self.references(name)))
 
     def drivers(self) -> Sequence[str]:
@@ -261,84 +286,83 @@ class VolumeService:
         """Let another daemon have the volumes. Blocks."""
         self._database.close(self._metadata)
 
-    def _make(
-        self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]
-    ) -> record.VolumeRecord:
+    def _make(self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> VolumeRecord:
         if driver == "local":
-            entry = self._make_local(name, options, labels)
-            self._records[name] = entry
+            entry = self._records[name] = self._directories.make(name, options, labels)
             self._database.save_soon(self._metadata)
             return entry
-        entry = record.VolumeRecord(name, "", labels or None, options, driver)
+        entry = VolumeRecord(name, "", labels or None, options, driver)
         self._remote.create(entry)
         self._records[name] = entry
         self._database.save_now(self._metadata)
         return entry
 
-    def _make_local(self, name: str, options: dict[str, str], labels: dict[str, str]) -> record.VolumeRecord:
-        try:
-            check_options(options)
-        except InvalidParameter as exc:
-            raise InvalidParameter(f"create {name}: {exc}") from None
-        directory = self._root / name
-        entry = record.VolumeRecord(
-            name=name,
-            created=rfc3339_nano(int(time.time()) * SECOND),
-            labels=labels or None,
-            options=options,
-        )
-        try:
-            directory.mkdir(mode=0o701)
-            try:
-                (directory / "_data").mkdir()
-                (directory / "_data").chmod(0o755)
-                os.chown(directory / "_data", *self._owner)
-                record.save(directory, entry)
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise
-        except OSError as exc:
-            raise System(f"create {name}: {exc}") from exc
+    def _present(self, name: str, driver: str) -> VolumeRecord | None:
+        """The volume, if there is one: here, or, should any do (`driver` is ""), with a plug-in."""
+        entry = self._records.get(name)
+        if entry is None:
+            return None if driver else self._probed(name)
+        if entry.driver != "local" and driver in ("", entry.driver) and self._remote.describe(entry) is None:
+            if self.references(name):
+                raise Conflict(
+                    f"create {name}: found references to volume '{name}' in driver '{entry.driver}' but "
+                    "the volume was not found in the driver -- you may need to remove containers referencing "
+                    "this volume or force remove the volume to re-create it: volume name must be unique"
+                )
+            self._purge(entry)
+            return None
         return entry
 
-    def _delete(self, entry: record.VolumeRecord) -> None:
-        del self._records[entry.name]
-        try:
-            shutil.rmtree(self._root / entry.name)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            self._records[entry.name] = entry
-            raise System(f"remove {entry.name}: {exc}") from exc
-        self._database.save_soon(self._metadata)
+    def _found(self, name: str) -> VolumeRecord:
+        """The volume, here or with a plug-in. Raises NotFound."""
+        entry = self._records.get(name) or self._probed(name)
+        if entry is None:
+            raise NotFound(f"get {name}: no such volume")
+        return entry
+
+    def _probed(self, name: str) -> VolumeRecord | None:
+        entry = self._remote.probe(name)
+        return None if entry is None else self._records.setdefault(name, entry)
+
+    def _purge(self, entry: VolumeRecord) -> None:
+        """Forget a volume that its plug-in does not have, unless somebody counts on it."""
+        with self._counting:
+            if not self._references.get(entry.name) and self._records.get(entry.name) is entry:
+                del self._records[entry.name]
+        self._database.save_now(self._metadata)
+
+    def _is_mounted(self, name: str) -> bool:
+        mounted = self._mounts.get(name)
+        return (mounted is not None and mounted.is_used) or self._remote.is_mounted(name)
+
+    def _delete(self, name: str) -> None:
+        if mounted := self._mounts.pop(name, None):
+            mounted.release("")  # left by a daemon that died
+        self._directories.delete(name)
 
     def _metadata(self) -> Iterable[VolumeMetadata]:
         for entry in list(self._records.values()):
             yield VolumeMetadata(entry.name, entry.driver, entry.labels, entry.options or None)
 
-    def _adopt(self, directory: Path, theirs: VolumeMetadata | None) -> None:
-        with suppress(OSError, msgspec.MsgspecError):
-            entry = record.load(directory, theirs)
-            self._records[entry.name] = entry
-            if needs_mount(entry.options):
-                mounted = LocalMount(entry.options, self._data(entry.name))
+    def _adopt(self, entry: VolumeRecord) -> None:
+        self._records[entry.name] = entry
+        if needs_mount(entry.options):
+            mounted = LocalMount(entry.options, self._directories.data(entry.name))
+            with suppress(OSError):
                 if mounted.is_mounted():  # left by a daemon that died: its containers may still run
                     self._mounts[entry.name] = mounted
 
-    def _record(self, name: str) -> record.VolumeRecord:
+    def _record(self, name: str) -> VolumeRecord:
         try:
             return self._records[name]
         except KeyError:
             raise NotFound(f"get {name}: no such volume") from None
 
-    def _data(self, name: str) -> Path:
-        return self._root / name / "_data"
-
-    def _describe(self, entry: record.VolumeRecord) -> Volume:
+    def _describe(self, entry: VolumeRecord) -> Volume:
         return Volume(
             CreatedAt=entry.created,
             Labels=entry.labels,
-            Mountpoint=str(self._data(entry.name)),
+            Mountpoint=str(self._directories.data(entry.name)),
             Name=entry.name,
             Options=entry.options or None,
         )

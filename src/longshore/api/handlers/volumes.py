@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from longshore.api import query
+from longshore.api.handlers.swarm import not_a_manager
 from longshore.api.http import Request, Response
 from longshore.api.respond import json_response, no_content
+from longshore.errors import Unavailable
 
 if TYPE_CHECKING:
     from longshore.engine.engine import Engine
@@ -32,6 +34,8 @@ async def post_volumes_create(engine: Engine, request: Request) -> Response:
     from longshore.types.volume import VolumeCreateRequest
 
     wanted = await query.json_body(request, VolumeCreateRequest)
+    if wanted.ClusterVolumeSpec is not None and request.version >= (1, 42):
+        await not_a_manager(engine, request)
     return json_response(await volume_create(engine, wanted), 201)
 
 
@@ -43,6 +47,11 @@ async def post_volumes_prune(engine: Engine, request: Request) -> Response:
     if request.version < (1, 42):
         chosen["all"] = ["true"]
     return json_response(await volumes_prune(engine, chosen))
+
+
+async def put_volumes_update(engine: Engine, request: Request) -> Response:
+    """docker volume update"""
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
 
 async def delete_volumes(engine: Engine, request: Request) -> Response:

@@ -7,13 +7,13 @@ import re
 import threading
 import time
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from longshore.errors import Unauthorized
 from longshore.images.registry.failures import Refused, refusal
-from longshore.images.registry.transport import Transport
+from longshore.images.registry.transport import Transport, named_failure, read_whole
 from longshore.types.registry import AuthConfig
 
 CLIENT_ID = "docker"
@@ -72,6 +72,7 @@ class Authorizer:
 
     def _token(self, challenge: Challenge, more_scopes: tuple[str, ...]) -> str:
         if self._auth.registrytoken:
+            _check_token(self._auth.registrytoken)
             return self._auth.registrytoken
         scopes = (*self._scopes, *more_scopes)
         with self._lock:
@@ -83,7 +84,8 @@ class Authorizer:
 
     def _fetch(self, parameters: dict[str, str], scopes: tuple[str, ...]) -> tuple[str, float]:
         realm = parameters.get("realm", "")
-        if not realm.startswith(("http://", "https://")):
+        target = urlsplit(realm)
+        if target.scheme not in ("http", "https") or not target.hostname:
             raise Refused("invalid realm in the registry's challenge")
         if self._auth.identitytoken:
             given = self._post(realm, parameters, scopes)
@@ -92,6 +94,7 @@ class Authorizer:
         token = given.get("token") or given.get("access_token")
         if not isinstance(token, str) or not token:
             raise Refused("authorization server did not include a token in the response")
+        _check_token(token)
         if not self._auth.identitytoken and isinstance(given.get("refresh_token"), str):
             self.identity_token = str(given["refresh_token"])
         life = given.get("expires_in")
@@ -127,7 +130,8 @@ class Authorizer:
     ) -> dict[str, object]:
         answer = self._transport.request(method, url, headers, body, read_timeout=15)
         try:
-            content = answer.read(_LONGEST_ANSWER)
+            with named_failure(method, url.partition("?")[0]):
+                content = read_whole(answer, _LONGEST_ANSWER)
         finally:
             answer.close()
         if answer.status >= 400:
@@ -150,6 +154,12 @@ def parse_challenges(header: str) -> list[Challenge]:
         }
         found.append(Challenge(start[1].lower(), parameters))
     return found
+
+
+def _check_token(token: str) -> None:
+    """What is no token must not become part of a request, nor of the message that says why."""
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise Refused("the registry's token has characters that no token has")
 
 
 def _basic(name: str, password: str) -> str:

@@ -16,6 +16,7 @@ from longshore.errors import EngineError, System
 from longshore.images.registry.auth import Authorizer, NoCredentials
 from longshore.images.registry.endpoints import Endpoint, RegistrySettings
 from longshore.images.registry.failures import (
+    LONGEST_WAIT,
     Refused,
     RegistryError,
     UnexpectedStatus,
@@ -23,9 +24,17 @@ from longshore.images.registry.failures import (
     may_try_again,
     named_refusal,
     refusal,
+    wait_asked_for,
 )
 from longshore.images.registry.manifests import ACCEPTED
-from longshore.images.registry.transport import Cancellation, Transport, named_failure, same_host
+from longshore.images.registry.transport import (
+    Cancellation,
+    Transport,
+    drain,
+    named_failure,
+    read_whole,
+    same_host,
+)
 from longshore.layers.layerdb import DIGEST
 from longshore.types.registry import AuthConfig
 
@@ -37,8 +46,8 @@ if TYPE_CHECKING:
 LONGEST_MANIFEST = 4 << 20
 LONGEST_CONFIG = 16 << 20
 _LONGEST_REFUSAL = 64 << 10
+_MOST_TAGS = 1_000_000
 _PING_TIMEOUT = 15.0
-_LONGEST_WAIT = 60.0
 
 
 class Fetched(NamedTuple):
@@ -88,7 +97,7 @@ class RepositoryClient:
         with _read(answer):
             if answer.status == 401:
                 self._authorizer.challenged(answer.headers.getlist("WWW-Authenticate"))
-                answer.drain_conn()
+                drain(answer)
             elif answer.status >= 400 and answer.status != 404:
                 raise refusal(answer.status, answer.reason or "", answer.headers, _some(answer))
 
@@ -107,7 +116,7 @@ class RepositoryClient:
                     f"login attempt to {url} failed with status: {answer.status} {answer.reason}",
                     answer.status,
                 )
-            answer.drain_conn()
+            drain(answer)
         return self._authorizer.identity_token
 
     def manifest_digest(self, tag: str) -> str:
@@ -120,13 +129,11 @@ class RepositoryClient:
     def manifest(self, reference: str) -> Fetched:
         """By tag or digest. Raises Refused if it is not what the digest says."""
         url = f"{self._base}/manifests/{reference}"
-        answer = self.request("GET", url, _accept())
-        with _read(answer), named_failure("GET", url):
-            content = _whole(answer, LONGEST_MANIFEST)
+        content, said = self._get(url, _accept(), LONGEST_MANIFEST)
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         if ":" in reference and reference != digest:
             raise Refused(f"manifest verification failed for digest {reference}")
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        media_type = said.get("Content-Type", "").partition(";")[0].strip()
         return Fetched(content, media_type, digest)
 
     def put_manifest(self, tag: str, content: bytes, media_type: str) -> None:
@@ -134,18 +141,21 @@ class RepositoryClient:
         url = f"{self._base}/manifests/{tag}"
         answer = self.request("PUT", url, {"Content-Type": media_type}, content, accepted=range(200, 300))
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
 
     def tags(self) -> list[str]:
-        """Every tag, as the registry sorts them."""
+        """Every tag, as the registry sorts them; what they are made of is not verified."""
         found: list[str] = []
-        url = f"{self._base}/tags/list"
-        for _ in range(10_000):
-            answer = self.request("GET", url)
-            with _read(answer), named_failure("GET", url):
-                page = _decoded(_whole(answer, LONGEST_MANIFEST))
-            found += [str(tag) for tag in page.get("tags") or []]
-            following = re.match(r'<([^>]+)>;\s*rel="?next', answer.headers.get("Link", ""))
+        url, seen = f"{self._base}/tags/list", set[str]()
+        while url not in seen:
+            seen.add(url)
+            content, said = self._get(url, {}, LONGEST_MANIFEST)
+            page = _decoded(content)
+            tags = page.get("tags") or []
+            if not isinstance(tags, list) or len(found) + len(tags) > _MOST_TAGS:
+                raise Refused("error parsing the registry's answer: malformed list of tags")
+            found += map(str, tags)
+            following = re.match(r'<([^>]+)>;\s*rel="?next', said.get("Link", ""))
             if following is None:
                 break
             url = urljoin(url, following[1])
@@ -153,9 +163,7 @@ class RepositoryClient:
 
     def blob(self, digest: str, most: int = LONGEST_CONFIG) -> bytes:
         """A small blob. Raises Refused if it is not what the digest says, or longer than `most` bytes."""
-        answer = self.request("GET", self.blob_url(digest), {"Accept-Encoding": "identity"})
-        with _read(answer), named_failure("GET", self.blob_url(digest)):
-            content = _whole(answer, most)
+        content, _ = self._get(self.blob_url(digest), {"Accept-Encoding": "identity"}, most)
         if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
             raise Refused(f"image config verification failed for digest {digest}")
         return content
@@ -165,9 +173,13 @@ class RepositoryClient:
         return f"{self._base}/blobs/{digest}"
 
     def open_blob(self, digest: str, offset: int = 0) -> BaseHTTPResponse:
-        """The answer that carries the blob from `offset` on, if its status is 206; else from the start."""
+        """The answer that carries the blob from `offset` on, if its status is 206; else from the start.
+
+        416 says that there is no such offset.
+        """
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        return self.request("GET", self.blob_url(digest), headers, accepted=(200, 206), retries=0)
+        accepted = (200, 206, 416) if offset else (200,)
+        return self.request("GET", self.blob_url(digest), headers, accepted=accepted, retries=0)
 
     def blob_size(self, digest: str) -> int | None:
         """Bytes of a blob that the repository has, else None."""
@@ -185,7 +197,7 @@ class RepositoryClient:
             scopes = (f"repository:{source}:pull",)
         answer = self.request("POST", url, {"Content-Length": "0"}, accepted=(201, 202), scopes=scopes)
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
             return "" if answer.status == 201 else self._location(answer, url)
 
     def upload(self, url: str, body: Body, headers: Mapping[str, str] | None = None) -> str:
@@ -195,7 +207,7 @@ class RepositoryClient:
             accepted=(202, 204),
         )  # fmt: skip
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
             return self._location(answer, url)
 
     def finish_upload(self, url: str, digest: str, content: bytes = b"") -> None:
@@ -204,13 +216,13 @@ class RepositoryClient:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}
         answer = self.request("PUT", url, headers, content, accepted=range(200, 300), retries=0)
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
 
     def cancel_upload(self, url: str) -> None:
         """The blob will not come."""
         answer = self.request("DELETE", url, accepted=range(600), retries=0)
         with _read(answer):
-            answer.drain_conn()
+            drain(answer)
 
     def request(
         self,
@@ -230,14 +242,31 @@ class RepositoryClient:
             self._cancellation.check()
             try:
                 return self._once(method, url, dict(headers or {}), body, accepted, scopes)
-            except (UnexpectedStatus, Unreachable) as exc:
+            except (UnexpectedStatus, Unreachable, RegistryError) as exc:
                 if attempts <= 0 or not may_try_again(exc):
                     raise
                 if isinstance(exc, Unreachable) and method not in ("GET", "HEAD"):
                     raise
-                asked = exc.retry_after if isinstance(exc, UnexpectedStatus) else None
-                self._cancellation.sleep(min(asked or delay, _LONGEST_WAIT))
+                asked = wait_asked_for(exc)
+                if isinstance(exc, RegistryError) and asked is None:
+                    raise  # Docker Hub's "You have reached your pull rate limit": for hours, not seconds.
+                self._cancellation.sleep(min(asked or delay, LONGEST_WAIT))
             attempts, delay = attempts - 1, delay * 2
+
+    def _get(self, url: str, headers: Mapping[str, str], most: int) -> tuple[bytes, Mapping[str, str]]:
+        """Content of at most so many bytes and headers, fetched again if the connection breaks meanwhile."""
+        attempts, delay = self._settings.max_download_attempts, self._settings.retry_delay
+        while True:
+            answer = self.request("GET", url, headers)
+            try:
+                with _read(answer), named_failure("GET", url):
+                    return read_whole(answer, most), answer.headers
+            except Unreachable:
+                attempts -= 1
+                if attempts <= 0:
+                    raise
+                self._cancellation.sleep(delay)
+                delay *= 2
 
     def _once(
         self,
@@ -255,8 +284,7 @@ class RepositoryClient:
             challenges = answer.headers.getlist("WWW-Authenticate")
             # A token may have expired on the way, or the ping was answered without asking for one.
             if challenges and not authorization.get("Authorization", "").startswith("Basic"):
-                with _read(answer):
-                    answer.drain_conn()
+                drain(answer)
                 self._authorizer.challenged(challenges)
                 self._authorizer.forget()
                 authorization = self._authorized(method, url, scopes)
@@ -291,13 +319,6 @@ def _read(answer: BaseHTTPResponse) -> Iterator[None]:
         yield
     finally:
         answer.close()
-
-
-def _whole(answer: BaseHTTPResponse, most: int) -> bytes:
-    content = answer.read(most + 1)
-    if len(content) > most:
-        raise Refused(f"the registry's answer is longer than {most} bytes")
-    return content
 
 
 def _some(answer: BaseHTTPResponse) -> bytes:

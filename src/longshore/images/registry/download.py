@@ -12,7 +12,13 @@ from longshore.errors import EngineError
 from longshore.images.progress import Progress, ProgressCallback
 from longshore.images.registry.client import RepositoryClient
 from longshore.images.registry.endpoints import RegistrySettings
-from longshore.images.registry.failures import Refused, UnexpectedStatus, Unreachable, may_try_again
+from longshore.images.registry.failures import (
+    LONGEST_WAIT,
+    Refused,
+    Unreachable,
+    may_try_again,
+    wait_asked_for,
+)
 from longshore.images.registry.manifests import Descriptor
 from longshore.images.registry.transport import Cancellation, named_failure
 
@@ -85,6 +91,9 @@ class _Download:
                 answer.status, answer.headers.get("Content-Range", "")
             ):
                 self._start_over()
+            if answer.status == 416:
+                raise Unreachable(f'Get "{url}": there is nothing to go on with')
+            self._check_length(answer.headers.get("Content-Length", ""))
             progress = Progress(self._emit, self._blob.digest[7:19], "Downloading", self._blob.size)
             progress.advance(self._received)
             with cancellation.calls(answer.shutdown), named_failure("GET", url):
@@ -111,6 +120,14 @@ class _Download:
         self.file.write(chunk)
         self._hash.update(chunk)
 
+    def _check_length(self, said: str) -> None:
+        """Raises Refused for what cannot have the digest, before a byte of it was taken."""
+        if said.isdecimal() and self._received + int(said[:20]) != self._blob.size:
+            raise Refused(
+                f"filesystem layer verification failed for digest {self._blob.digest}: "
+                f"{self._received + int(said[:20])} bytes instead of {self._blob.size}"
+            )
+
     def _is_continued(self, status: int, content_range: str) -> bool:
         return status == 206 and content_range.startswith(f"bytes {self._received}-")
 
@@ -129,8 +146,7 @@ def _wait(
     emit: ProgressCallback,
     cancellation: Cancellation,
 ) -> None:
-    asked = error.retry_after if isinstance(error, UnexpectedStatus) else None
-    left = min(asked or settings.retry_delay * 2 ** (attempt - 1), 60.0)
+    left = min(wait_asked_for(error) or settings.retry_delay * 2 ** (attempt - 1), LONGEST_WAIT)
     while left > 0:
         seconds = max(round(left), 1)
         plural = "" if seconds == 1 else "s"

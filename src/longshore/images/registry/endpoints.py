@@ -38,6 +38,8 @@ class RegistrySettings:
     """A directory for each host: *.crt authorities, *.cert with *.key to identify ourselves."""
     retry_delay: float = 1.0
     """Seconds before the first new attempt; doubled for each further one."""
+    read_timeout: float = 60.0
+    """Seconds without a single byte until a connection counts as broken."""
 
 
 class Endpoint(NamedTuple):

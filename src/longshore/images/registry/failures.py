@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +17,8 @@ _MESSAGES = {
     "DENIED": "requested access to the resource is denied",
     "TOOMANYREQUESTS": "too many requests",
 }
+LONGEST_WAIT = 60.0
+"""Seconds: whoever asks for more is not asked again."""
 _BY_STATUS = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
 
 
@@ -32,9 +36,11 @@ class Cancelled(System):
 class RegistryError(System):
     """The registry's own refusal: a code of the distribution protocol, and what it says about it."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, wait: float | None = None) -> None:
         super().__init__(f"{code.lower().replace('_', ' ')}: {message}")
         self.code = code
+        self.retry_after = wait
+        """As of UnexpectedStatus."""
 
 
 class UnexpectedStatus(System):
@@ -71,7 +77,7 @@ def refusal(status: int, reason: str, headers: Any, body: bytes) -> System:
         if isinstance(errors, list) and errors and isinstance(errors[0], dict):
             code = str(errors[0].get("code") or "UNKNOWN")
             message = str(errors[0].get("message") or _MESSAGES.get(code, "unknown error"))
-            return RegistryError(code, message)
+            return RegistryError(code, message, retry_after(headers))
         if status in _BY_STATUS and isinstance(described.get("details"), str):
             return RegistryError(_BY_STATUS[status], described["details"])
     if status == 401:
@@ -113,7 +119,9 @@ def may_try_elsewhere(error: EngineError, mirror: bool) -> bool:
 
 
 def may_try_again(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
+    """Whether the same request may succeed soon."""
+    if (wait_asked_for(error) or 0) > LONGEST_WAIT:
+        return False
     if isinstance(error, UnexpectedStatus):
         return error.status >= 500 or error.status in (408, 429)
     return isinstance(error, Unreachable) or (
@@ -121,10 +129,20 @@ def may_try_again(error: BaseException) -> bool:
     )
 
 
+def wait_asked_for(error: BaseException) -> float | None:
+    """Seconds that the registry asks us to stay away, None if it does not say."""
+    return error.retry_after if isinstance(error, UnexpectedStatus | RegistryError) else None
+
+
 def retry_after(headers: Any) -> float | None:
-    """Seconds, from a Retry-After header that gives them so."""
+    """Seconds, from a Retry-After header: a number of them, or a date (RFC 9110, 10.2.3)."""
     text = headers.get("Retry-After", "")
-    return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _description(challenge: str) -> str:

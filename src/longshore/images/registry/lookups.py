@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from longshore.images.registry.failures import RegistryError, UnexpectedStatus, 
 from longshore.images.registry.manifests import DOCKER_MANIFEST, Index, parse_manifest
 from longshore.images.registry.pull import call, try_endpoints
 from longshore.images.registry.threads import in_thread
-from longshore.images.registry.transport import Cancellation
+from longshore.images.registry.transport import Cancellation, named_failure, read_whole
 from longshore.types.registry import (
     AuthConfig,
     DistributionInspect,
@@ -66,7 +67,7 @@ async def inspect(registry: RegistryService, reference: Reference, auth: AuthCon
         named = reference.tagged
         digest = named.digest or await call(client, lambda client: client.manifest_digest(named.tag))
         top = await call(client, lambda client: client.manifest(digest or named.tag))
-        found = parse_manifest(top.content, top.media_type)
+        found = parse_manifest(top.content, top.media_type, str(named))
         if isinstance(found, Index):
             platforms: list[OciPlatform] | None = [
                 OciPlatform(each.architecture, each.os, variant=each.variant)
@@ -122,8 +123,8 @@ def _search(
     url = f"{endpoint.url}/v1/search?{urlencode({'q': words, 'n': limit})}"
     try:
         answer = client.request("GET", url, accepted=range(600), retries=0)
-        content = answer.read(LONGEST_MANIFEST)
-        answer.close()
+        with closing(answer), named_failure("GET", url):
+            content = read_whole(answer, LONGEST_MANIFEST)
         if answer.status != 200:
             raise UnexpectedStatus(f"Unexpected status code {answer.status}", answer.status)
         described = msgspec.json.decode(content, type=dict[str, Any])

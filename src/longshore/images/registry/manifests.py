@@ -17,11 +17,11 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+SCHEMA1 = tuple(f"application/vnd.docker.distribution.manifest.v1+{form}" for form in ("prettyjws", "json"))
 ACCEPTED = (DOCKER_MANIFEST, DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST)
 
 _ATTESTATION = "vnd.docker.reference.type"
-_ACCEPTED_PREFIXES = ("application/vnd.oci.image", "application/vnd.docker")
+_ACCEPTED_PREFIXES = ("application/vnd.oci.image.", "application/vnd.docker.")
 _ACCEPTED_TYPES = ("application/octet-stream", "application/json", "text/html", "")
 _MOST_LAYERS = 1000
 
@@ -47,21 +47,27 @@ class Index(NamedTuple):
     entries: list[tuple[Descriptor, Platform | None]]
 
 
-def parse_manifest(content: bytes, media_type: str) -> Manifest | Index:
-    """What the registry sent as a manifest. Raises Refused for anything that is no image."""
+def parse_manifest(content: bytes, media_type: str, name: str) -> Manifest | Index:
+    """What the registry sent as a manifest of `name`. Raises Refused for anything that is no image."""
     try:
         document = msgspec.json.decode(content, type=dict[str, Any])
     except ValueError:
         raise Refused("unsupported manifest format, please see if there are any newer versions of Docker "
                       "that support it") from None  # fmt: skip
     kind = document.get("mediaType") or media_type
+    if "manifests" in document and ("layers" in document or "config" in document):
+        # What is an index to one reader and an image to another is neither (CVE-2021-41190).
+        raise Refused("invalid manifest: it is both an image and a list of images")
+    if media_type in ACCEPTED and kind != media_type:
+        raise Refused(f"mediaType in manifest should be '{media_type}' not '{kind}'")
     if kind in (DOCKER_INDEX, OCI_INDEX) or (kind not in ACCEPTED and "manifests" in document):
         return Index([_entry(item) for item in _list(document, "manifests")])
-    if document.get("schemaVersion") == 1:
+    if document.get("schemaVersion") == 1 or media_type in SCHEMA1:
         raise Refused(
             "[DEPRECATION NOTICE] Docker Image Format v1 and Docker Image manifest version 2, schema 1 "
-            "support is disabled by default. Suggest the author to upgrade the image to the OCI Format or "
-            "Docker Image manifest v2, schema 2."
+            "support is disabled by default and will be removed in an upcoming release. Suggest the author "
+            f"of {name} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. "
+            "More information at https://docs.docker.com/go/deprecated-image-specs/"
         )
     config = _descriptor(document.get("config"))
     if config.media_type.startswith("application/vnd.docker.plugin"):
@@ -107,7 +113,8 @@ def _written(descriptor: Descriptor) -> dict[str, Any]:
 
 def _entry(item: Any) -> tuple[Descriptor, Platform | None]:
     descriptor = _descriptor(item)
-    if _ATTESTATION in (item.get("annotations") or {}):
+    annotations = item.get("annotations")
+    if isinstance(annotations, dict) and _ATTESTATION in annotations:
         return descriptor, Platform("unknown", "unknown")
     said = item.get("platform")
     if not isinstance(said, dict):

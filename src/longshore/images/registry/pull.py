@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.images.progress import ProgressCallback
-from longshore.images.reference import Reference
+from longshore.images.reference import Reference, with_tag
 from longshore.images.registry.client import RepositoryClient
 from longshore.images.registry.endpoints import Endpoint, pull_endpoints
 from longshore.images.registry.failures import Refused, may_try_elsewhere, translated
@@ -21,7 +21,7 @@ from longshore.images.registry.platforms import Platform, host_platform, rank
 from longshore.images.registry.threads import in_thread
 from longshore.images.registry.transfers import Transfer, WantedLayer
 from longshore.images.store import Image
-from longshore.layers.store import Layer, chain_id
+from longshore.layers.store import MAX_DEPTH, Layer, chain_id
 from longshore.types.registry import AuthConfig
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class _Puller:
         else:
             tags = await call(self._client, RepositoryClient.tags)
             is_new = False
-            for tag in tags:
-                is_new |= await self._pull_one(reference._replace(tag=tag))
+            for tagged in [with_tag(reference, tag) for tag in tags]:
+                is_new |= await self._pull_one(tagged)
         status = "Downloaded newer image for" if is_new else "Image is up to date for"
         self._emit({"status": f"Status: {status} {reference.familiar}"})
 
@@ -181,11 +181,11 @@ class _Puller:
         )
         top = await call(self._client, lambda client: client.manifest(digest or reference.tag))
         self._emit({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
-        found = parse_manifest(top.content, top.media_type)
+        found = parse_manifest(top.content, top.media_type, str(reference))
         if isinstance(found, Index):
             descriptor = select(found, self._platform)
             one = await call(self._client, lambda client: client.manifest(descriptor.digest))
-            found = parse_manifest(one.content, one.media_type)
+            found = parse_manifest(one.content, one.media_type, str(reference))
         if isinstance(found, Index):
             raise Refused("unsupported manifest format: an index within an index")
         return ChosenImage(found, top.digest)
@@ -200,6 +200,8 @@ class _Puller:
             raise Refused(f'image operating system "{image.os}" cannot be used on this platform')
         if len(image.diff_ids) != len(manifest.layers):
             raise Refused("layers from manifest don't match image configuration")
+        if len(manifest.layers) > MAX_DEPTH:
+            raise Refused("failed to register layer: max depth exceeded")
         async with AsyncExitStack() as held:
             await self._fetch_layers(manifest.layers, image, reference, held)
             await asyncio.to_thread(self._registry.images.create, config)

@@ -55,6 +55,10 @@ class Transfer:
         self._watchers.remove(emit)
         return not self._watchers
 
+    def has_failed(self) -> bool:
+        """Whether those who wait are about to leave, and whoever comes now has to try again."""
+        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+
     def emit(self, message: dict[str, Any]) -> None:
         """May be called in threads."""
         self._loop.call_soon_threadsafe(self._publish, message)
@@ -99,7 +103,7 @@ class LayerTransfers:
         Whoever joins has to `leave`.
         """
         transfer = self._transfers.get(wanted.key)
-        if transfer is None:
+        if transfer is None or transfer.has_failed():
             transfer = self._transfers[wanted.key] = Transfer(wanted)
             transfer.task = asyncio.create_task(
                 self._run(transfer, below, client), name=f"layer {wanted.key}"
@@ -113,7 +117,8 @@ class LayerTransfers:
         """Wait no longer. What nobody waits for is broken off; it has ended when this returns."""
         alone = [transfer for transfer in transfers if transfer.unwatch(emit)]
         for transfer in alone:
-            self._transfers.pop(transfer.wanted.key, None)
+            if self._transfers.get(transfer.wanted.key) is transfer:
+                del self._transfers[transfer.wanted.key]
             transfer.task.cancel()
         for transfer in reversed(alone):
             await asyncio.wait([transfer.task])

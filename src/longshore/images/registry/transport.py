@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     Body = bytes | IO[bytes] | Iterable[bytes] | None
 
 CONNECT_TIMEOUT = 15.0
-READ_TIMEOUT = 60.0
-"""Seconds without a single byte until a connection counts as broken."""
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_DRAINED = 64 << 10
 _UPLOAD_BLOCK = 1 << 18
 
 
@@ -82,7 +81,7 @@ class Transport:
         self.endpoint = endpoint
         self._settings = settings
         self._tls = _tls_context(endpoint, settings)
-        self._pools: dict[tuple[str, bool], PoolManager] = {}
+        self._pools: dict[str, PoolManager] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -99,7 +98,7 @@ class Transport:
         headers: Mapping[str, str],
         body: Body = None,
         *,
-        read_timeout: float = READ_TIMEOUT,
+        read_timeout: float | None = None,
     ) -> BaseHTTPResponse:
         """One request, redirects of GET and HEAD followed; the answer's body is unread.
 
@@ -109,12 +108,11 @@ class Transport:
         first = url
         for _ in range(_MOST_REDIRECTS):
             with named_failure(method, first):
-                answer = self._request(method, url, sent, body, read_timeout)
+                answer = self._request(method, url, sent, body, read_timeout or self._settings.read_timeout)
             location = answer.headers.get("Location")
             if method not in ("GET", "HEAD") or answer.status not in _REDIRECTS or not location:
                 return answer
-            answer.drain_conn()
-            answer.release_conn()
+            drain(answer)
             before, url = url, urljoin(url, location)
             if urlsplit(url).scheme not in ("http", "https"):
                 raise Refused(f'{_verb(method)} "{first}": unsupported protocol scheme in a redirect')
@@ -146,19 +144,36 @@ class Transport:
         disable_warnings(InsecureRequestWarning)  # The user said so, or it is this machine itself.
         target = urlsplit(url)
         proxy = _proxy(target.scheme, target.netloc, self._settings.proxies)
-        # What the user allows for the registry does not hold for hosts that it sends us to.
-        own = target.netloc == self.endpoint.host
-        key = (proxy, own)
         with self._lock:
-            pool = self._pools.get(key)
+            pool = self._pools.get(proxy)
             if pool is None:
-                tls = self._tls if own else ssl.create_default_context()
+                # Token servers and stores that the registry names are trusted as it is, as by dockerd: often
+                # they are the same machine on another port, with a certificate of the same authority.
                 if proxy:
-                    pool = ProxyManager(proxy, ssl_context=tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
+                    pool = ProxyManager(proxy, ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
                 else:
-                    pool = PoolManager(ssl_context=tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
-                self._pools[key] = pool
+                    pool = PoolManager(ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
+                self._pools[proxy] = pool
             return pool
+
+
+def read_whole(answer: BaseHTTPResponse, most: int) -> bytes:
+    """All of an answer, of at most so many bytes. Raises Refused, or urllib3's errors if it breaks off."""
+    content = bytearray()
+    while chunk := answer.read(most + 1 - len(content)):
+        content += chunk
+        if len(content) > most:
+            raise Refused(f"the registry's answer is longer than {most} bytes")
+    return bytes(content)
+
+
+def drain(answer: BaseHTTPResponse) -> None:
+    """Be done with an answer that nobody reads: its connection is kept if little of it is left."""
+    left = _MOST_DRAINED
+    with contextlib.suppress(Unreachable), named_failure("GET", ""):
+        while left > 0 and (chunk := answer.read(left)):
+            left -= len(chunk)
+    answer.close()
 
 
 def same_host(one: str, other: str) -> bool:

@@ -17,7 +17,7 @@ from longshore.images.progress import Progress, ProgressCallback
 from longshore.images.reference import Reference
 from longshore.images.registry.client import RepositoryClient
 from longshore.images.registry.endpoints import RegistrySettings
-from longshore.images.registry.failures import may_try_again
+from longshore.images.registry.failures import LONGEST_WAIT, may_try_again, wait_asked_for
 from longshore.images.registry.manifests import DOCKER_LAYER, Descriptor
 from longshore.images.registry.metadata import BlobSource, DistributionMetadata, source_of
 from longshore.images.registry.transport import Cancellation
@@ -64,7 +64,9 @@ def upload_layer(
             if not may_try_again(exc) or attempts >= context.settings.max_download_attempts:
                 raise
             log.info("Upload failed, retrying: %s", exc)
-            delay = min(context.settings.retry_delay * 2 ** (attempts - 1), 60.0)
+            delay = wait_asked_for(exc) or min(
+                context.settings.retry_delay * 2 ** (attempts - 1), LONGEST_WAIT
+            )
             seconds = max(round(delay), 1)
             say(context, layer, f"Retrying in {seconds} second{'' if seconds == 1 else 's'}")
             cancellation.sleep(delay)
