@@ -29,6 +29,7 @@ from longshore.engine.userns import Remapping, parse_remapping, remapped_data_ro
 from longshore.errors import Conflict, EngineError
 from longshore.linux.files import write_atomically
 from longshore.linux.memory import trim
+from longshore.oci.apparmor import ensure_default_profile
 
 TIDY_INTERVAL = 10.0
 """Seconds between looks at what the heap can give back."""
@@ -130,6 +131,8 @@ async def _serve(config: Config, remapping: Remapping) -> None:
         await restore(engine)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reload_configuration(engine))
         await stack.enter_async_context(server.serving(engine))
+        if engine.host.apparmor:
+            engine.spawn(asyncio.to_thread(ensure_default_profile), "loading of the AppArmor profile")
         engine.spawn(start_by_policy(engine), "starts by restart policy")
         _settle()
         tidying = asyncio.create_task(_tidy_memory())

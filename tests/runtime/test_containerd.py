@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from harness import find_busybox
+from harness.machine import cgroups_under
 
 from longshore.errors import Conflict, EngineError, NotFound, System, Unavailable
 from longshore.runtime import RuntimeOptions, Stdio, TaskEvent
 from longshore.runtime.containerd import ContainerdRuntime, connection
+from longshore.runtime.containerd.orphans import cgroups_of
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("containerd"), reason="needs root and containerd"
@@ -156,9 +158,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         time.sleep(0.05)
     assert not left
     assert state not in Path("/proc/mounts").read_text()
-    cgroups = [each for each in Path("/sys/fs/cgroup").glob(f"*{place.cgroup}/*") if each.is_dir()]
-    assert not cgroups
-    for parent in Path("/sys/fs/cgroup").glob(f"*{place.cgroup}"):
+    name = place.cgroup.removeprefix("/")
+    cgroups = cgroups_under(name)
+    assert not [each for each in cgroups if each.name != name]
+    for parent in cgroups:
         parent.rmdir()
     assert not (base / "state/fifo").exists() or not list((base / "state/fifo").iterdir())
     shutil.rmtree(base)
@@ -360,6 +363,35 @@ async def test_exits_while_containerd_is_dead_come_once(place: Place) -> None:
 
 
 @on_loop
+async def test_an_exit_while_engine_and_containerd_are_dead(place: Place) -> None:
+    """Newer containerds do away with tasks that they find ended; who asks their shims before still knows."""
+    runtime = place.runtime()
+    await runtime.connect()
+    streams = Streams()
+    script = "trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done"
+    spec = place.spec("c", "sh", "-c", script)
+    pid = await runtime.create("c", spec, stdin=False, terminal=False, runtime=RUNC, attach=streams.attach)
+    await runtime.start("c")
+    await streams.until(b"ready")
+    containerd = os.pidfd_open(place.containerd_pid())
+    await runtime.close(stop_child=False)
+    signal.pidfd_send_signal(containerd, signal.SIGKILL)
+    os.close(containerd)
+    os.kill(pid, signal.SIGTERM)
+    await streams.end()
+    async with asyncio.timeout(10):
+        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    async with connected(place) as (runtime, exits):
+        (task,) = await runtime.tasks()
+        assert (task.id, task.status, task.exit_code) == ("c", "stopped", 4)
+        assert exits.events == []
+        status = await runtime.delete("c")
+        assert status is not None and status.code == 4
+        assert await runtime.tasks() == []
+
+
+@on_loop
 async def test_a_containerd_that_hangs_is_replaced(place: Place) -> None:
     async with connected(place) as (runtime, exits):
         await started(runtime, place, "c", "sleep", "100")
@@ -468,12 +500,30 @@ async def test_a_created_task_is_deleted_at_once(place: Place) -> None:
         assert await runtime.tasks() == []
 
 
+def test_the_cgroups_of_a_task_are_told_from_others(root: None) -> None:
+    """A task's id may be part of the name of somebody else's cgroup."""
+    base = Path("/sys/fs/cgroup", "" if Path("/sys/fs/cgroup/cgroup.procs").exists() else "pids")
+    parent = base / f"longshore-test-{os.getpid()}"
+    names = ("abc", "docker-abc.scope", "abcd", "xabc", "abc-d.scope", "c")
+    parent.mkdir()
+    try:
+        for name in names:
+            (parent / name).mkdir()
+        assert [path.name for path in cgroups_of("abc")] == ["abc", "docker-abc.scope"]
+    finally:
+        for path in (*(parent / name for name in names), parent):
+            path.rmdir()
+
+
 @pytest.mark.parametrize(
-    "seen", ["", "fifo/c/init-stdout", "{bundle}", "{bundle}/address", "{bundle}/init.pid"]
+    "seen", ["", "fifo/c/init-stdout", "{bundle}", "{bundle}/{shim}", "{bundle}/init.pid"]
 )
 def test_a_cancelled_create_leaves_nothing(place: Place, seen: str) -> None:
-    """Cancelled at once, or as soon as that much of the creation is to be seen below the state directory."""
-    sign = place.base / "state" / seen.format(bundle="daemon/io.containerd.runtime.v2.task/moby/c")
+    """Cancelled at once, or as soon as that much of the creation is to be seen below the state directory.
+
+    A shim's address is in a file named `address`, or `bootstrap.json`, which depends on containerd's version.
+    """
+    sign = seen.format(bundle="daemon/io.containerd.runtime.v2.task/moby/c", shim="[ab][do]*[sn]")
 
     async def test() -> None:
         async with connected(place) as (runtime, exits):
@@ -483,13 +533,14 @@ def test_a_cancelled_create_leaves_nothing(place: Place, seen: str) -> None:
                 runtime.create("c", spec, stdin=False, terminal=False, runtime=RUNC, attach=attach)
             )
             await asyncio.sleep(0)
-            while not sign.exists() and not creating.done():  # noqa: ASYNC110
+            while not any(place.base.glob(f"state/{sign}")) and not creating.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.0005)
             if creating.cancel():
                 with pytest.raises(asyncio.CancelledError):
                     await creating
             else:  # It was done before its sign was seen: nothing is left to cancel.
                 await runtime.delete("c")
+                exits.events.clear()
             assert await runtime.tasks() == []
             assert not list(place.base.glob("state/daemon/io.containerd.runtime.v2.task/moby/*"))
             streams = await started(runtime, place, "c", "echo", "again")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from longshore.containers.container import Container
 from longshore.errors import Conflict, InvalidParameter, System
+from longshore.oci.apparmor import DEFAULT_PROFILE, ensure_default_profile
 from longshore.oci.exec import ExecInput, exec_process
 from longshore.oci.input import SpecInput
 from longshore.oci.spec import encode_spec
@@ -45,6 +46,8 @@ async def build_process(
     try:
         # In a thread: it reads passwd and group of the container, which may lie on a slow disk.
         process = await asyncio.to_thread(exec_process, described, engine.host, wanted)
+        if process.get("apparmorProfile") == DEFAULT_PROFILE:
+            await asyncio.to_thread(ensure_default_profile)
     except InvalidParameter as exc:
         raise System(exc.message) from exc
     return encode_spec(process)

@@ -15,6 +15,7 @@ from longshore.containers.container import Container
 from longshore.engine.engine import Engine
 from longshore.engine.links import link_environment
 from longshore.errors import Conflict, EngineError, InvalidParameter, System
+from longshore.oci.apparmor import DEFAULT_PROFILE, ensure_default_profile
 from longshore.oci.input import IDMap, ResolvedMount, SpecInput
 from longshore.oci.spec import create_spec, encode_spec
 from longshore.runtime.task import RuntimeOptions
@@ -41,17 +42,22 @@ async def build_spec(
     except EngineError as exc:
         raise System(exc.message) from exc
     # In a thread: it reads passwd and group of the container, which may lie on a slow disk.
-    return await asyncio.to_thread(_encoded, engine, described)
+    encoded, profile = await asyncio.to_thread(_encoded, engine, described)
+    container.record.AppArmorProfile = profile
+    return encoded
 
 
-def _encoded(engine: Engine, described: SpecInput) -> bytes:
+def _encoded(engine: Engine, described: SpecInput) -> tuple[bytes, str]:
+    """The specification, and the AppArmor profile in it, which is seen to be there."""
     spec, config = create_spec(described, engine.host), engine.config
+    if (profile := spec["process"].get("apparmorProfile", "")) == DEFAULT_PROFILE:
+        ensure_default_profile()
     if config.cpu_rt_period or config.cpu_rt_runtime:
         from longshore.linux.cgroups import allow_real_time
 
         path = spec["linux"]["cgroupsPath"]
         allow_real_time(path, engine.host, config.cpu_rt_period, config.cpu_rt_runtime)
-    return encode_spec(spec)
+    return encode_spec(spec), profile
 
 
 def spec_input(

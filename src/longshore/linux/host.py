@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from longshore.linux import capabilities
+from longshore.linux import apparmor, capabilities
 from longshore.linux.mount import mountinfo
 
 CgroupMode = Literal["v1", "v2", "hybrid"]
@@ -116,8 +116,7 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         cgroup_driver=cgroup_driver or ("systemd" if mode == "v2" and systemd else "cgroupfs"),
         seccomp=Path("/proc/sys/kernel/seccomp/actions_avail").exists(),
         x32=_has_x32(),
-        apparmor=_text("/sys/module/apparmor/parameters/enabled").startswith("Y")
-        and Path("/sys/kernel/security/apparmor").is_dir(),
+        apparmor=apparmor.enabled(),
         selinux=Path("/sys/fs/selinux/enforce").exists(),
         user_namespaces=Path("/proc/self/ns/user").exists()
         and _text("/proc/sys/user/max_user_namespaces") != "0",

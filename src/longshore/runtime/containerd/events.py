@@ -8,6 +8,7 @@ from longshore.errors import NotFound
 from longshore.runtime.containerd.client import Client, nanoseconds
 from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
+from longshore.runtime.containerd.shims import Ended
 from longshore.runtime.task import ExitStatus, TaskEvent, TaskEventKind, TaskInfo, TaskStatus
 
 _NAMED: dict[str, TaskEventKind] = {
@@ -62,21 +63,36 @@ def task_info(task: pb.Process) -> TaskInfo:
     )
 
 
-async def catch_up(client: Client, processes: Processes) -> list[TaskEvent]:
+def ended_status(process: pb.Process | None) -> ExitStatus | None:
+    """How a process ended that is known to have."""
+    return process and ExitStatus(process.exit_status, nanoseconds(process.exited_at))
+
+
+async def listed(client: Client, ended: Ended) -> dict[str, pb.Process]:
+    """The tasks that containerd has, and those that ended behind its back, by their containers' ids."""
+    tasks = dict(ended.tasks())
+    for task in (await client.list(pb.ListTasksRequest())).tasks:
+        tasks[task.id or task.container_id] = task
+    return tasks
+
+
+async def catch_up(client: Client, processes: Processes, ended: Ended) -> list[TaskEvent]:
     """What ended while no events came. Tasks that are new to us are known from now on, without an event."""
-    listed = {task.id or task.container_id: task for task in (await client.list(pb.ListTasksRequest())).tasks}
+    tasks = await listed(client, ended)
     exits: list[TaskEvent] = []
     for process in processes.alive():
-        task = await _exec(client, process) if process.exec_id else listed.get(process.id)
+        task = tasks.get(process.id)
+        if process.exec_id:
+            task = await _exec(client, process) or ended.get(process.id, process.exec_id)
         # A process without a pid is being created just now: whoever creates it will hear how that ends.
         if process.pid and (task is None or task.status == pb.STATUS_STOPPED):
             exits.append(_missed(process, task))
-    for id, task in listed.items():
+    for id, task in tasks.items():
         if processes.get(id) is None:
-            ended = ExitStatus(task.exit_status, nanoseconds(task.exited_at))
             stopped = task.status == pb.STATUS_STOPPED
             started = task.status != pb.STATUS_CREATED
-            processes.add(Process(id, "", task.pid, started=started, exit=ended if stopped else None))
+            exit = ended_status(task) if stopped else None
+            processes.add(Process(id, "", task.pid, started=started, exit=exit))
     return exits
 
 

@@ -56,7 +56,7 @@ class Orphans:
                     os.kill(pid, signal.SIGKILL)
             while any(_alive(pid) for pid in doomed) and time.monotonic() < deadline:
                 time.sleep(0.01)
-        while (cgroups := _cgroups(id)) and time.monotonic() < deadline:
+        while (cgroups := cgroups_of(id)) and time.monotonic() < deadline:
             for cgroup in cgroups:
                 for below, _, _ in os.walk(cgroup, topdown=False):
                     with suppress(OSError):  # EBUSY until the kernel is done with who was in it
@@ -79,7 +79,7 @@ class Orphans:
         runtimes = [pid for pid, words in _command_lines() if any(log in words for log in logs)]
         shims = [pid for each, pid in self._shims() if each == id]
         found = {*shims, *runtimes, *_descendants([*shims, *runtimes])}
-        for cgroup in _cgroups(id):
+        for cgroup in cgroups_of(id):
             for below, _, _ in os.walk(cgroup):
                 with suppress(OSError):
                     found.update(map(int, Path(below, "cgroup.procs").read_text().split()))
@@ -122,7 +122,7 @@ def _descendants(pids: Collection[int]) -> set[int]:
     return found
 
 
-def _cgroups(id: str) -> list[Path]:
+def cgroups_of(id: str) -> list[Path]:
     """The task's cgroup in every hierarchy: it is named after its id, whatever its parent.
 
     Never one that only has the id in its name: all that is in what is found here is killed.

@@ -15,10 +15,11 @@ from longshore.runtime.containerd import fifos
 from longshore.runtime.containerd.client import Client, any_json, any_message, runc_options, to_its_end
 from longshore.runtime.containerd.connection import Connection
 from longshore.runtime.containerd.containers import create_container, exit_status, remove
-from longshore.runtime.containerd.events import catch_up, decode, task_info
+from longshore.runtime.containerd.events import catch_up, decode, ended_status, listed, task_info
 from longshore.runtime.containerd.orphans import Orphans
 from longshore.runtime.containerd.processes import Process, Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
+from longshore.runtime.containerd.shims import Ended
 from longshore.runtime.containerd.supervisor import Supervisor
 from longshore.runtime.containerd.sweeper import Sweeper
 from longshore.runtime.task import (
@@ -65,9 +66,15 @@ class ContainerdRuntime(TaskRuntime):
         self._metrics: MetricsReader | None = None
         self._gone: set[str] = set()
         """Containers whose last task this engine has seen deleted in good order."""
+        self._ended = Ended(state_dir, namespace)
         if address is None:
             self._supervisor = Supervisor(
-                state_dir, root_dir, oom_score=oom_score, debug=debug, log=self._log
+                state_dir,
+                root_dir,
+                oom_score=oom_score,
+                debug=debug,
+                log=self._log,
+                before_start=self._ask_shims,
             )
         self._connection = Connection(
             address or str(state_dir / "containerd.sock"),
@@ -124,6 +131,7 @@ class ContainerdRuntime(TaskRuntime):
     ) -> int:
         """See TaskRuntime.create."""
         self._gone.discard(id)
+        self._ended.forget(id)
         async with self._sweeper.lock if self._sweeper is not None else contextlib.nullcontext():
             known = self._processes.get(id)
         if known is not None and known.exit is None:
@@ -276,6 +284,7 @@ class ContainerdRuntime(TaskRuntime):
         process = self._processes.get(id)
         never_started = process is not None and not process.started and process.exit is None
         status = await remove(await self._connection.client(), id, force=never_started)
+        before = self._ended.forget(id)
         if status is not None:
             if len(self._gone) >= REMEMBERED:
                 self._gone.clear()  # The price: for some that are deleted again a look for what is left.
@@ -286,12 +295,12 @@ class ContainerdRuntime(TaskRuntime):
             if each.fifos is not None:
                 each.fifos.drop_guards()
         fifos.remove_directory(self._fifo_dir / id)
-        return status
+        return status or ended_status(before)
 
     async def tasks(self) -> list[TaskInfo]:
         """See TaskRuntime.tasks."""
-        client = await self._connection.client()
-        return [task_info(each) for each in (await client.list(pb.ListTasksRequest())).tasks]
+        tasks = await listed(await self._connection.client(), self._ended)
+        return [task_info(each) for each in tasks.values()]
 
     async def reattach(self, id: str, *, stdin: bool, terminal: bool, attach: Attach) -> None:
         """See TaskRuntime.reattach. Raises NotFound if there is no such task."""
@@ -379,10 +388,13 @@ class ContainerdRuntime(TaskRuntime):
                 self._log.exception("a receiver of task events failed: %s of %s", event.kind, event.id)
 
     async def _resync(self, client: Client) -> None:
-        for event in await catch_up(client, self._processes):
+        for event in await catch_up(client, self._processes, self._ended):
             self._exited(event)
         if self._sweeper is not None:
             self._sweeper.sweep_later()
+
+    async def _ask_shims(self) -> None:
+        await self._ended.ask([(each.id, each.exec_id) for each in self._processes.alive() if each.exec_id])
 
     async def _remove_orphan(self, id: str, *, thoroughly: bool = False) -> None:
         if self._sweeper is not None:

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from longshore.errors import System
@@ -41,6 +42,9 @@ _UNUSED_PLUGINS = (
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.restart",
     "io.containerd.internal.v1.tracing",
+    "io.containerd.monitor.container.v1.restart",
+    "io.containerd.transfer.v1.local",
+    "io.containerd.grpc.v1.transfer",
     "io.containerd.tracing.processor.v1.otlp",
     "io.containerd.nri.v1.nri",
 )
@@ -55,9 +59,10 @@ _LEVELS = {
     "panic": logging.CRITICAL,
 }
 _ORDINARY = re.compile(
-    r'"?(cleaning up after shim disconnected|cleanup warnings|failed to remove runc container)'
+    r'"?(cleaning up after shim disconnected|cleanup warnings|failed to remove runc container'
+    r"|Configuration migrated from version 2)"
 )
-"""Warnings of containerd 1.6 that come with every ordinary exit."""
+"""Warnings of containerd 1.6 that come with every ordinary exit, and one of 2.x that comes with every start."""
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(\w+) msg=(.*)$')
 
 
@@ -65,8 +70,16 @@ class Supervisor:
     """One containerd of our own, under `state_dir` and `root_dir`."""
 
     def __init__(
-        self, state_dir: Path, root_dir: Path, *, oom_score: int, debug: bool, log: logging.Logger
+        self,
+        state_dir: Path,
+        root_dir: Path,
+        *,
+        oom_score: int,
+        debug: bool,
+        log: logging.Logger,
+        before_start: Callable[[], Awaitable[None]],
     ) -> None:
+        """`before_start` is awaited whenever one is about to be started, while there is none."""
         self.address = state_dir / "containerd.sock"
         self.died = asyncio.Event()
         self._state_dir = state_dir
@@ -74,6 +87,7 @@ class Supervisor:
         self._oom_score = oom_score
         self._debug = debug
         self._log = log
+        self._before_start = before_start
         self._config = state_dir / "containerd.toml"
         self._pid_file = state_dir / "containerd.pid"
         self._log_file = state_dir / "containerd.log"
@@ -150,6 +164,7 @@ class Supervisor:
         if binary is None:
             raise System("containerd: executable file not found in $PATH")
         self._forget()
+        await self._before_start()
         write_atomically(self._config, self._configuration().encode())
         environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
         self._log_offset = 0

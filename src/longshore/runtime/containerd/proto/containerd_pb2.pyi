@@ -414,3 +414,39 @@ class CheckpointOptions(_message.Message):
     image_path: str
     work_path: str
     def __init__(self, exit: _Optional[bool] = ..., open_tcp: _Optional[bool] = ..., external_unix_sockets: _Optional[bool] = ..., terminal: _Optional[bool] = ..., file_locks: _Optional[bool] = ..., image_path: _Optional[str] = ..., work_path: _Optional[str] = ...) -> None: ...
+
+class ShimRequest(_message.Message):
+    __slots__ = ("service", "method", "payload", "timeout_nano", "metadata")
+    class KeyValue(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_NANO_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    method: str
+    payload: bytes
+    timeout_nano: int
+    metadata: _containers.RepeatedCompositeFieldContainer[ShimRequest.KeyValue]
+    def __init__(self, service: _Optional[str] = ..., method: _Optional[str] = ..., payload: _Optional[bytes] = ..., timeout_nano: _Optional[int] = ..., metadata: _Optional[_Iterable[_Union[ShimRequest.KeyValue, _Mapping]]] = ...) -> None: ...
+
+class ShimResponse(_message.Message):
+    __slots__ = ("status", "payload")
+    class Status(_message.Message):
+        __slots__ = ("code", "message")
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        MESSAGE_FIELD_NUMBER: _ClassVar[int]
+        code: int
+        message: str
+        def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    status: ShimResponse.Status
+    payload: bytes
+    def __init__(self, status: _Optional[_Union[ShimResponse.Status, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
