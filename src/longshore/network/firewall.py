@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import suppress
 
 from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network.endpoint import PublishedPort
@@ -41,7 +41,7 @@ class Firewall:
         self._nft = Nftables()
         self._lock = threading.RLock()
         self._bridges: dict[str, BridgeRules] = {}
-        self._ports: set[PublishedPort] = set()
+        self._ports: dict[str, tuple[PublishedPort, ...]] = {}
         self._isolated: set[str] = set()
         self._links: set[Link] = set()
         self._signature = ""
@@ -54,8 +54,8 @@ class Firewall:
             parts += [self._users() or _EMPTY_USERS_CHAIN, "}"]
             for bridge in self._bridges.values():
                 parts += commands("add", table, bridge_elements(bridge))
-            ports = [element for port in self._ports for element in port_elements(port)]
-            parts += commands("add", table, ports)
+            elements = [one for ports in self._ports.values() for one in port_elements(ports)]
+            parts += commands("add", table, elements)
             parts += [f"add table {self._isolation}", f"delete table {self._isolation}"]
             if self._isolated:
                 parts.append(f"table {self._isolation} {{{ISOLATION}}}")
@@ -88,19 +88,21 @@ class Firewall:
             removal = commands("delete", self._table, bridge_elements(bridge))
             self._change(removal, lambda: self._bridges.pop(bridge.link, None))
 
-    def publish(self, ports: Sequence[PublishedPort]) -> None:
-        """Publish ports, all or none."""
-        elements = [element for port in ports for element in port_elements(port)]
-        self._change(
-            commands("add", self._table, elements),
-            lambda: self._ports.update(ports),
-            lambda: self._ports.difference_update(ports),
-        )
+    def publish(self, endpoint: str, ports: Sequence[PublishedPort]) -> None:
+        """Publish the ports of an endpoint, by its id, in place of those that it had."""
+        with self._lock:
+            self.unpublish(endpoint)
+            self._change(
+                commands("add", self._table, port_elements(ports)),
+                lambda: self._ports.update({endpoint: tuple(ports)}),
+                lambda: self._ports.pop(endpoint, None),
+            )
 
-    def unpublish(self, ports: Iterable[PublishedPort]) -> None:
-        """Undo `publish`; ports that are not published are passed over."""
-        ports = [port for port in ports if port in self._ports]
-        self._delete(self._table, ports, port_elements, lambda: self._ports.difference_update(ports))
+    def unpublish(self, endpoint: str) -> None:
+        """Undo `publish`; nothing happens if nothing is published."""
+        with self._lock:
+            if ports := self._ports.get(endpoint):
+                self._delete(self._table, port_elements(ports), lambda: self._ports.pop(endpoint, None))
 
     def isolate(self, port: str) -> None:
         """Keep a bridge's port, by the name of its link, from reaching others that are isolated."""
@@ -138,7 +140,8 @@ class Firewall:
         if links and not self._isolated:
             self._links.difference_update(links)
             return
-        self._delete(self._isolation, links, link_elements, lambda: self._links.difference_update(links))
+        elements = [element for link in links for element in link_elements(link)]
+        self._delete(self._isolation, elements, lambda: self._links.difference_update(links))
 
     def remove(self) -> None:
         """Delete the table, but for what in it is the user's."""
@@ -173,20 +176,15 @@ class Firewall:
                 forget()
                 raise
 
-    def _delete(
-        self, table: str, things: list[Any], elements: Callable[[Any], Any], forget: Callable[[], object]
-    ) -> None:
-        if not things:
-            return
+    def _delete(self, table: str, elements: Iterable[tuple[str, str]], forget: Callable[[], object]) -> None:
+        elements = list(elements)
         try:
-            self._change(commands("delete", table, [e for one in things for e in elements(one)]), forget)
+            self._change(commands("delete", table, elements), forget)
         except NftablesError:
             # Someone took elements away: what is left goes one by one.
-            for one in things:
-                try:
-                    self._change(commands("delete", table, elements(one)), lambda: None)
-                except NftablesError:
-                    continue
+            for one in elements:
+                with suppress(NftablesError):
+                    self._change(commands("delete", table, [one]), lambda: None)
 
     def _isolating(self) -> list[tuple[str, str]]:
         links = [element for link in self._links for element in link_elements(link)]

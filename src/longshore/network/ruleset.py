@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from longshore.network.endpoint import PublishedPort
@@ -32,16 +32,35 @@ set direct { type ifname; }
 set trusted { type ifname . ifname; }
 set open4 { type ipv4_addr . inet_proto . inet_service; }
 set open6 { type ipv6_addr . inet_proto . inet_service; }
+set open_ranges4 { type ipv4_addr . inet_proto . inet_service; flags interval; }
+set open_ranges6 { type ipv6_addr . inet_proto . inet_service; flags interval; }
 map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
 map published6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 map published_any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
 map published_any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+map ranges4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval; }
+map ranges6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr; flags interval; }
+map ranges_any4 { type inet_proto . inet_service : ipv4_addr; flags interval; }
+map ranges_any6 { type inet_proto . inet_service : ipv6_addr; flags interval; }
 
+# Of ranges the address alone is translated: the kernel cannot shift ports, so that only those are ranges
+# whose numbers stay what they are.
 chain publish {
     dnat ip to ip daddr . meta l4proto . th dport map @published4
     meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published_any4
+    dnat ip to ip daddr . meta l4proto . th dport map @ranges4
+    meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ranges_any4
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6
     meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published_any6
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges6
+    meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @ranges_any6
+}
+# What containers are reached at by their own addresses.
+chain open {
+    ip daddr . meta l4proto . th dport @open4 accept
+    ip daddr . meta l4proto . th dport @open_ranges4 accept
+    ip6 daddr . meta l4proto . th dport @open6 accept
+    ip6 daddr . meta l4proto . th dport @open_ranges6 accept
 }
 # Bridges have route_localnet, for ports published on 127.0.0.1: without this, containers would reach the
 # machine's loopback services.
@@ -89,15 +108,13 @@ chain forward {
     iifname @bridges ct state established,related accept
     oifname @bridges ct state established,related accept
     oifname @bridges ct status dnat accept
-    oifname @routed4 ip daddr . meta l4proto . th dport @open4 accept
-    oifname @routed6 ip6 daddr . meta l4proto . th dport @open6 accept
+    meta nfproto ipv4 oifname @routed4 jump open
+    meta nfproto ipv6 oifname @routed6 jump open
     oifname @routed4 meta l4proto icmp accept
     oifname @routed6 meta l4proto ipv6-icmp accept
     iifname @bridges oifname @bridges drop
-    iifname . oifname @trusted ip daddr . meta l4proto . th dport @open4 accept
-    iifname . oifname @trusted ip6 daddr . meta l4proto . th dport @open6 accept
-    oifname @direct ip daddr . meta l4proto . th dport @open4 accept
-    oifname @direct ip6 daddr . meta l4proto . th dport @open6 accept
+    iifname . oifname @trusted jump open
+    oifname @direct jump open
     meta nfproto ipv4 oifname @unprotected4 accept
     meta nfproto ipv6 oifname @unprotected6 accept
     oifname @bridges drop
@@ -183,19 +200,59 @@ def bridge_elements(bridge: BridgeRules) -> Elements:
                 yield f"masquerade{version}", subnet
 
 
-def port_elements(port: PublishedPort) -> Elements:
-    """What a published port adds; nothing if a relay serves it."""
-    version = 6 if ":" in port.container_ip else 4
-    if port.direct:
-        yield f"open{version}", f"{port.container_ip} . {port.protocol} . {port.container_port}"
-    if not port.host_port or (":" in port.host_ip) != (version == 6):
-        return
-    key = f"{port.protocol} . {port.host_port}"
-    target = f"{port.container_ip} . {port.container_port}"
-    if port.host_ip in ("0.0.0.0", "::"):
-        yield f"published_any{version}", f"{key} : {target}"
-    else:
-        yield f"published{version}", f"{port.host_ip} . {key} : {target}"
+def port_elements(ports: Iterable[PublishedPort]) -> Elements:
+    """What an endpoint's published ports add, nothing for those that relays serve.
+
+    Neighbouring ports whose numbers stay what they are become one element.
+    """
+    translated: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
+    opened: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for port in ports:
+        if port.direct:
+            opened[port.container_ip, port.protocol].add(port.container_port)
+        if port.host_port and (":" in port.host_ip) == (":" in port.container_ip):
+            place = port.container_ip, port.host_ip, port.protocol
+            translated[place][port.host_port] = port.container_port
+    for (container_ip, host_ip, protocol), numbers in translated.items():
+        yield from _translations(container_ip, host_ip, protocol, numbers)
+    for (container_ip, protocol), container_ports in opened.items():
+        version = 6 if ":" in container_ip else 4
+        for first, last in _runs(container_ports):
+            name = f"open{version}" if first == last else f"open_ranges{version}"
+            yield name, f"{container_ip} . {protocol} . {_span(first, last)}"
+
+
+def _translations(container_ip: str, host_ip: str, protocol: str, numbers: Mapping[int, int]) -> Elements:
+    """Of host ports to a container's ports."""
+    version = 6 if ":" in container_ip else 4
+    anywhere = host_ip in ("0.0.0.0", "::")
+    suffix, place = (f"_any{version}", "") if anywhere else (f"{version}", f"{host_ip} . ")
+    for first, last in _runs(host for host, inside in numbers.items() if host == inside):
+        key = f"{place}{protocol} . {_span(first, last)}"
+        if first == last:
+            yield f"published{suffix}", f"{key} : {container_ip} . {first}"
+        else:
+            yield f"ranges{suffix}", f"{key} : {container_ip}"
+    for host, inside in numbers.items():
+        if host != inside:
+            yield f"published{suffix}", f"{place}{protocol} . {host} : {container_ip} . {inside}"
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each unbroken run."""
+    first = last = -1
+    for number in sorted(numbers):
+        if number != last + 1:
+            if last >= 0:
+                yield first, last
+            first = number
+        last = number
+    if last >= 0:
+        yield first, last
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def link_elements(link: Link) -> Elements:

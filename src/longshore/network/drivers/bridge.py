@@ -159,13 +159,13 @@ class BridgeDriver:
     def publish(self, endpoint: Endpoint) -> None:
         """Let the endpoint's ports be reached."""
         if self._machine.firewall and endpoint.ports:
-            self._machine.firewall.publish(endpoint.ports)
+            self._machine.firewall.publish(endpoint.id, endpoint.ports)
             _forget_flows(endpoint)
 
     def unpublish(self, endpoint: Endpoint) -> None:
         """Undo `publish`."""
         if self._machine.firewall and endpoint.ports:
-            self._machine.firewall.unpublish(endpoint.ports)
+            self._machine.firewall.unpublish(endpoint.id)
             _forget_flows(endpoint)
 
     def restore(self, network: Network, endpoint: Endpoint) -> None:
@@ -179,7 +179,7 @@ class BridgeDriver:
         if self._machine.firewall:
             if not flag(network.options, ICC, default=True):
                 self._machine.firewall.isolate(endpoint.host_interface)
-            self._machine.firewall.publish(endpoint.ports)
+            self._machine.firewall.publish(endpoint.id, endpoint.ports)
 
     def disconnect(self, network: Network, endpoint: Endpoint) -> None:
         """Take the endpoint's ports back."""
