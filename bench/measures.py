@@ -66,6 +66,10 @@ class Measure:
     unit: str = "seconds"
     where: str | None = None
     """Directory of the daemons' roots, if that matters."""
+    flags: tuple[str, ...] = ()
+    """What both daemons are started with."""
+    missing: Callable[[], str | None] = lambda: None
+    """Tells why it cannot be measured on this machine."""
 
 
 def _client(daemon: Daemon) -> Client:

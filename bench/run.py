@@ -36,13 +36,17 @@ def main() -> int:
     chosen = [measure for measure in ALL if not options.only or measure.name in options.only]
     results = []
     with ExitStack() as stack:
-        pairs: dict[str | None, list[Daemon]] = {}
+        pairs: dict[tuple[str | None, tuple[str, ...]], list[Daemon]] = {}
         if not options.json:
             print(f"{'':32}{'dockerd':>12}{'longshored':>12}{'ratio':>8}{'target':>9}", flush=True)
         for measure in chosen:
-            if measure.where not in pairs:
-                pairs[measure.where] = _daemons(stack, options.against, measure.where)
-            result = compare(measure, pairs[measure.where], options.rounds or measure.rounds)
+            if reason := measure.missing():
+                print(f"{measure.name}: not measured, {reason}", file=sys.stderr, flush=True)
+                continue
+            kind = measure.where, measure.flags
+            if kind not in pairs:
+                pairs[kind] = _daemons(stack, options.against, *kind)
+            result = compare(measure, pairs[kind], options.rounds or measure.rounds)
             results += result
             if not options.json:
                 for line in result:
@@ -104,12 +108,13 @@ def _amount(value: float, unit: str) -> str:
     return f"{value * 1000:.1f} ms" if value < 10 else f"{value:.2f} s"
 
 
-def _daemons(stack: ExitStack, against: str, where: str | None) -> list[Daemon]:
+def _daemons(stack: ExitStack, against: str, where: str | None, flags: tuple[str, ...]) -> list[Daemon]:
     tempfile.tempdir = where
     scratch = Path(tempfile.mkdtemp(prefix="lsh-bench-"))
     stack.callback(shutil.rmtree, scratch, ignore_errors=True)
     archive = Busybox.archive(scratch / "busybox.tar")
-    pair: list[Daemon] = [Dockerd(), Dockerd() if against == "dockerd" else Longshored(isolated=True)]
+    other = Dockerd(*flags) if against == "dockerd" else Longshored(*flags, isolated=True)
+    pair: list[Daemon] = [Dockerd(*flags), other]
     for daemon in pair:
         stack.callback(daemon.sweep)
         stack.callback(daemon.destroy)
