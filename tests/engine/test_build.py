@@ -204,8 +204,8 @@ def test_caches_are_told_of_and_pruned(builder: Longshored) -> None:
     [
         ("RUN --security=insecure true", "security.insecure is not allowed"),
         ("RUN --network=host true", "network.host is not allowed"),
-        ("RUN --mount=type=secret,id=x,required true", "secret x is not available"),
-        ("RUN --mount=type=ssh,required true", "ssh default is not available"),
+        ("RUN --mount=type=secret,id=x,required true", "secret x: not found: secrets and agents need"),
+        ("RUN --mount=type=ssh,required true", "no SSH key 'default' forwarded from the client: "),
         ("ADD --checksum=sha256:00 f /f", "checksum can't be specified"),
         ("COPY --chmod=9 f /f", "invalid chmod parameter"),
     ],

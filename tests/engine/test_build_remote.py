@@ -14,7 +14,7 @@ import pytest
 from differential.builds import archive, build, error
 from engine.test_build import Files, builder, made, refused, text
 from engine.test_pull_push import guarded
-from harness import Longshored
+from harness import Longshored, SessionPeer
 from harness.registry import PASSWORD, USER, Registry
 
 __all__ = ["builder", "guarded"]
@@ -181,6 +181,11 @@ def test_a_base_is_pulled_with_the_clients_credentials(
         dockerfile = f"FROM {name}\nRUN true\n"
         # The archive of a context alone carries no credentials.
         assert "no basic auth credentials" in refused(builder, dockerfile)
+        known = {guarded.address: (USER, PASSWORD)}
+        with SessionPeer(builder.socket, credentials=known) as peer:
+            made(builder, dockerfile, session=peer.id)
+            assert peer.seen == [("credentials", guarded.address)]
+        docker("rmi", "-f", "made:1", name)
         (tmp_path / "Dockerfile").write_text(dockerfile)
         built = docker("build", "-t", "pulled", ".", cwd=tmp_path).stdout
         assert "Pulling from base" in built

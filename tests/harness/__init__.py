@@ -5,6 +5,7 @@ from harness.daemon import Daemon, Dockerd, Longshored, StartFailure
 from harness.http import Client, Hijacked, Response
 from harness.images import Busybox, Layer, docker_archive, find_busybox, oci_archive
 from harness.machine import Machine
+from harness.session import SessionPeer
 from harness.terminal import Terminal
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Longshored",
     "Machine",
     "Response",
+    "SessionPeer",
     "StartFailure",
     "Terminal",
     "daemon_message",

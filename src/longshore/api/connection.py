@@ -204,6 +204,10 @@ class Connection(asyncio.Protocol):
         finally:
             self._forsaken = None
 
+    def stream(self) -> None:
+        """What is being answered is no more than a stream: it ends with the client, and with the daemon."""
+        self._streaming = True
+
     def shut_down(self) -> asyncio.Task[None] | None:
         """Close if no request is being answered, or only streamed; else return the task that answers it."""
         if self._task is None or self._task.done():

@@ -38,6 +38,28 @@ def hijack(request: Request, *, multiplexed: bool) -> RawConnection:
     return HijackedConnection(request.connection)
 
 
+def check_h2c(request: Request) -> None:
+    """Raises InvalidParameter unless the client wants to go on in HTTP/2 (`Upgrade: h2c`)."""
+    wanted = request.headers.get("upgrade", "")
+    if not wanted:
+        raise InvalidParameter("no upgrade proto in request")
+    if wanted != "h2c":
+        raise InvalidParameter(f"protocol {wanted} not supported")
+
+
+def hijack_h2c(request: Request) -> RawConnection:
+    """Answer with 101 and hand over the connection, on which HTTP/2 begins anew.
+
+    The daemon's end does not wait for who speaks on it. Raises InvalidParameter as `check_h2c` does.
+    """
+    check_h2c(request)
+    request.connection.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    )
+    request.connection.stream()
+    return HijackedConnection(request.connection)
+
+
 def accept_websocket(request: Request) -> RawConnection:
     """Answer a WebSocket handshake (RFC 6455). Raises InvalidParameter if it is none."""
     key = request.headers.get("sec-websocket-key", "")

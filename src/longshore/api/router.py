@@ -18,6 +18,7 @@ from longshore.api.handlers import (
     images,
     networks,
     registry,
+    session,
     stats,
     streams,
     swarm,
@@ -134,7 +135,7 @@ ROUTES: tuple[Route, ...] = (
         build.post_build,
         "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile "
         "extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform pull q "
-        "remote rm securityopt shmsize squash t target ulimits version",
+        "remote rm securityopt session shmsize squash t target ulimits version",
     ),
     Route(
         "POST",
@@ -144,6 +145,7 @@ ROUTES: tuple[Route, ...] = (
         since=(1, 31),
     ),
     Route("POST", "/build/cancel", build.post_build_cancel, "id", since=(1, 31)),
+    Route("POST", "/session", session.post_session, since=(1, 31), hijacks=True),
     # networks
     Route("GET", "/networks", networks.get_networks, "filters"),
     Route("GET", "/networks/", networks.get_networks, "filters"),

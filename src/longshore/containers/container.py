@@ -36,6 +36,8 @@ class Container:
         """While a restart holds it up, `--rm` does not take the container away."""
         self.stop_requested = False
         """A stop is under way: the restart policy must not answer the exit it brings about."""
+        self.secret_environment: dict[str, str] = {}
+        """Variables of its process that are never written down, of a build's step."""
         self.exit_error = ""
         self.restart_delay = 0.0
         self.task_deletion: asyncio.Task[bool] | None = None

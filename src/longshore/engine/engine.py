@@ -28,6 +28,7 @@ from longshore.types.container import HostConfig
 from longshore.volumes.service import VolumeService
 
 if TYPE_CHECKING:
+    from longshore.buildkit.sessions import SessionManager
     from longshore.engine.builder.cachemounts import CacheMounts
     from longshore.engine.exec import Exec
     from longshore.images.registry.service import RegistryService
@@ -72,6 +73,13 @@ class Engine:
         from longshore.engine.builder.cachemounts import CacheMounts
 
         return CacheMounts()
+
+    @cached_property
+    def sessions(self) -> SessionManager:
+        """The sessions that clients hold open for their builds."""
+        from longshore.buildkit.sessions import SessionManager
+
+        return SessionManager()
 
     @cached_property
     def registry(self) -> RegistryService:

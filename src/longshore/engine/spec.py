@@ -94,6 +94,7 @@ def spec_input(
         init=config.init,
         init_path=config.init_path,
         link_env=link_environment(engine, container),
+        secret_env=tuple(f"{name}={value}" for name, value in container.secret_environment.items()),
         cdi_spec_dirs=tuple(config.cdi_directories),
         default_ulimits=tuple(
             Ulimit(one.Name or name, one.Hard, one.Soft) for name, one in config.default_ulimits.items()

@@ -66,6 +66,8 @@ class SpecInput:
     gid_mappings: tuple[IDMap, ...] = ()
     link_env: tuple[str, ...] = ()
     """Variables of linked containers, `NAME=value`."""
+    secret_env: tuple[str, ...] = ()
+    """Variables that are in no record, `NAME=value`; they go before all others."""
     path: str = ""
     """The program, as recorded at creation; empty: found from `config`."""
     args: tuple[str, ...] = ()

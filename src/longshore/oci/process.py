@@ -44,7 +44,8 @@ def environment(container: SpecInput) -> list[str]:
     variables = [f"PATH={PATH}", f"HOSTNAME={hostname}"]
     if config.Tty:
         variables.append("TERM=xterm")
-    return replace_or_append([*variables, *container.link_env], config.Env or [])
+    given = [*(config.Env or []), *container.secret_env]
+    return replace_or_append([*variables, *container.link_env], given)
 
 
 def replace_or_append(defaults: Iterable[str], overrides: Iterable[str]) -> list[str]:

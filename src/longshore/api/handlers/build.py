@@ -73,6 +73,7 @@ def _options(engine: Engine, request: Request) -> BuildOptions:
         cache_from=_json(request, "cachefrom", "cache-from", list[str]) or [],
         host_config=_host_config(request),
         credentials=_credentials(request),
+        session=query.string(request, "session"),
     )
 
 

@@ -26,7 +26,7 @@ async def find_base(build: Build, name: str, platform: str, say: Say) -> str:
 
     reference = pull_reference(name, "").tagged
     wanted = parse_platform(platform) if platform else None
-    await engine.registry.pull(reference, wanted, _credentials(build, reference), say)
+    await engine.registry.pull(reference, wanted, await _credentials(build, reference), say)
     log_registry_event(engine, "pull", reference)
     found = _here(build, name, platform)
     if found is None:
@@ -50,8 +50,26 @@ def _here(build: Build, name: str, platform: str) -> Image | None:
     return image
 
 
-def _credentials(build: Build, reference: Reference) -> AuthConfig:
-    """What the client sent for the registry, under any of the names that clients use for it."""
+async def _credentials(build: Build, reference: Reference) -> AuthConfig:
+    """What the client sent for the registry, or gives when asked. Raises System, Unavailable."""
+    sent = _sent(build, reference)
+    if sent is not None:
+        return sent
+    session = await build.session()
+    if session is None:
+        return AuthConfig()
+    from longshore.buildkit.requests import credentials
+
+    host = "registry-1.docker.io" if reference.domain == DEFAULT_DOMAIN else reference.domain
+    given = await credentials(session, host)
+    if given is None:
+        return AuthConfig()
+    user, secret = given
+    return AuthConfig(username=user, password=secret) if user else AuthConfig(identitytoken=secret)
+
+
+def _sent(build: Build, reference: Reference) -> AuthConfig | None:
+    """What came with the request, under any of the names that clients use for the registry."""
     from longshore.images.registry.endpoints import INDEX_SERVER
 
     known = build.options.credentials
@@ -63,4 +81,4 @@ def _credentials(build: Build, reference: Reference) -> AuthConfig:
             host = key.removeprefix("https://").removeprefix("http://").partition("/")[0]
             if name in (key, host):
                 return auth
-    return AuthConfig()
+    return None

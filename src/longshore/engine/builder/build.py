@@ -8,7 +8,7 @@ import io
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from longshore.build.arguments import BuildArguments, unused
 from longshore.build.context import DEFAULT_DOCKERFILE, find_dockerfile, unpack_context
@@ -33,6 +33,9 @@ from longshore.engine.engine import Engine
 from longshore.errors import EngineError, InvalidParameter, NotFound, System
 from longshore.images.reference import Reference
 from longshore.images.reference import parse as parse_reference
+
+if TYPE_CHECKING:
+    from longshore.buildkit.sessions import Session
 
 _MOST_HELD_BACK = 10_000
 """Messages of a quiet build that are kept for the case that it fails."""
@@ -140,6 +143,15 @@ class Build:
 
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
+
+    async def session(self) -> Session | None:
+        """The client's session, waited for if it is still to connect; None if there is to be none.
+
+        Raises NotFound if it does not come.
+        """
+        if not self.options.session:
+            return None
+        return await self.engine.sessions.get(self.options.session)
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something while the build goes on, at the end of which it is waited for."""

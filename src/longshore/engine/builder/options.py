@@ -32,3 +32,5 @@ class BuildOptions:
     """Limits, network and the like of the containers that steps run in."""
     credentials: dict[str, AuthConfig] = field(default_factory=dict)
     """For pulls, by the registry's name."""
+    session: str = ""
+    """The session of the client that may be asked for secrets, agents, files and credentials."""

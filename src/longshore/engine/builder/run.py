@@ -59,8 +59,11 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
         step.Entrypoint = None  # An entrypoint of the image is not what runs.
         if await stage.use_cache(step):
             return
-        config = _container_config(stage.config(), command, [f"{k}={v}" for k, v in arguments.items()])
+        await mounts.ask_client()
+        further = arguments | mounts.environment
+        config = _container_config(stage.config(), command, [f"{k}={v}" for k, v in further.items()])
         container = await _create(stage, config, mounts, network, held)
+        container.secret_environment = mounts.secret_environment
         await mounts.note_missing(container)
         await _run(stage, container, command)
         await mounts.remove_stubs(container)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from posixpath import join
@@ -46,9 +46,15 @@ class RunMounts:
         self._mounts = [self._expanded(mount) for mount in instruction.mounts]
         self._marks: list[str] = [f for f in instruction.flags if not f.startswith("--security")]
         self._held = ExitStack()
+        self._held_async = AsyncExitStack()
         self._stubs: list[str] = []
+        self._of_client: list[Mount] = []
         self.of_container: list[ContainerMount] = []
         """As the container is to have them."""
+        self.environment: dict[str, str] = {}
+        """Further variables of the container."""
+        self.secret_environment: dict[str, str] = {}
+        """As `environment`, but nobody may write these down."""
 
     async def prepare(self) -> None:
         """Make every source exist. Raises EngineError; call `release` even so."""
@@ -62,13 +68,29 @@ class RunMounts:
             await self.release()
             raise
 
+    async def ask_client(self) -> None:
+        """Get the secrets and agents, which a step that is found in the cache needs none of.
+
+        Raises InvalidParameter for one that is required and not there, System, Unavailable.
+        """
+        if self._of_client:
+            from longshore.engine.builder.clientmounts import ask_client
+
+            given = await ask_client(self._stage, self._of_client, self._held_async)
+            self.of_container += given.mounts
+            self.environment = given.environment
+            self.secret_environment = given.secret_environment
+
     def marks(self) -> list[str]:
         """What makes the step another one: its flags, and the content of what is bound."""
         return self._marks
 
     async def release(self) -> None:
         """Give everything back."""
-        await to_its_end(self._held.close)
+        try:
+            await self._held_async.aclose()
+        finally:
+            await to_its_end(self._held.close)
 
     async def note_missing(self, container: Container) -> None:
         """Remember which mount points are not there: the runtime makes them, and they are not the image's."""
@@ -100,20 +122,12 @@ class RunMounts:
                 options = TmpfsOptions(SizeBytes=mount.size) if mount.size else None
                 self.of_container.append(ContainerMount("tmpfs", "", mount.target, TmpfsOptions=options))
             case "secret" | "ssh":
-                self._refuse(mount)
+                self._of_client.append(mount)
             case "cache":
                 await self._prepare_cache(mount)
             case "bind":
                 root = await self._origin(mount.origin)
                 await to_its_end(lambda: self._bind(mount, root))
-
-    def _refuse(self, mount: Mount) -> None:
-        """The classic builder has no way to ask its client for anything."""
-        name = mount.id or mount.source or mount.target or "default"
-        why = f"{mount.kind} {name} is not available: secrets and agents need BuildKit's sessions"
-        if mount.required:
-            raise InvalidParameter(why)
-        self._stage.tell(f"[Warning] {why}\n")
 
     async def _prepare_cache(self, mount: Mount) -> None:
         engine = self._stage.engine

@@ -142,7 +142,7 @@ def _end_programs(builds: list[Path]) -> None:
 
 
 def _discard(build: Path) -> None:
-    for place in (*build.glob("overlay-*/merged"), build / "context"):
+    for place in (*build.glob("overlay-*/merged"), *build.glob("secret-*"), build / "context"):
         with contextlib.suppress(OSError):
             umount(place, UnmountFlags.DETACH | UnmountFlags.NOFOLLOW)
     shutil.rmtree(build, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Generated messages of BuildKit's gRPC services; `regenerate.sh` rewrites them from the .proto files."""
