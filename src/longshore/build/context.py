@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -52,7 +51,10 @@ def watched(read: Callable[[], bytes], check: Callable[[], None]) -> Callable[[]
 def find_dockerfile(context: Path, name: str) -> bytes:
     """The content of the Dockerfile, which goes from the context if .dockerignore says so.
 
-    Raises InvalidParameter if there is none, or nothing in it.
+    So does .dockerignore; the rest of what it excludes is for clients to leave out, and theirs alone: of a
+    context that no client has seen, everything is there. Nor does anybody but BuildKit's client look for
+    a file of that name behind the Dockerfile's. Raises InvalidParameter if there is no Dockerfile, or nothing
+    in it, or no pattern where one should be.
     """
     asked = name or DEFAULT_DOCKERFILE
     if clean(asked.lstrip("/")).split("/")[0] == "..":
@@ -66,49 +68,13 @@ def find_dockerfile(context: Path, name: str) -> bytes:
         raise InvalidParameter(f"Cannot locate specified Dockerfile: {asked}")
     if not content:
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
-    rules = ignore_rules(context)
-    if rules is not None:
+    ignore_file = _read(context, IGNORE_FILE)
+    if ignore_file is not None:
+        rules = IgnoreRules(read_ignore_file(ignore_file))
         for path in (IGNORE_FILE, name):
             if rules.excludes(path):
                 _remove(context, path)
     return content
-
-
-def apply_ignore_file(context: Path, keep: str) -> None:
-    """Remove what .dockerignore excludes, but neither itself nor the Dockerfile `keep`.
-
-    A `.dockerignore` that is called after the Dockerfile goes before the common one. For contexts that no
-    client has filtered. Raises InvalidParameter for a pattern that is none.
-    """
-    dockerfile = clean("/" + (keep or DEFAULT_DOCKERFILE)).lstrip("/")
-    own = f"{dockerfile}{IGNORE_FILE}"
-    rules = ignore_rules(context, own) or ignore_rules(context)
-    if rules is None:
-        return
-    kept = {IGNORE_FILE, own, dockerfile}
-    _filter(context, "", rules, kept)
-
-
-def ignore_rules(context: Path, name: str = IGNORE_FILE) -> IgnoreRules | None:
-    """What the context's .dockerignore says; None without one. Raises InvalidParameter."""
-    content = _read(context, name)
-    return None if content is None else IgnoreRules(read_ignore_file(content))
-
-
-def _filter(directory: Path, prefix: str, rules: IgnoreRules, kept: set[str]) -> None:
-    for there in sorted(directory.iterdir()):
-        path = prefix + there.name
-        if stat.S_ISDIR(there.lstat().st_mode):
-            if not rules.excludes(path):
-                _filter(there, f"{path}/", rules, kept)
-            elif rules.takes_back or any(each.startswith(f"{path}/") for each in kept):
-                _filter(there, f"{path}/", rules, kept)
-                if not any(there.iterdir()):
-                    there.rmdir()
-            else:
-                remove_tree(there)
-        elif rules.excludes(path) and path not in kept:
-            remove_tree(there)
 
 
 def _read(context: Path, name: str) -> bytes | None:

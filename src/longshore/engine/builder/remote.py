@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from longshore.build.context import (
     DEFAULT_DOCKERFILE,
-    apply_ignore_file,
     find_dockerfile,
     unpack_context,
 )
@@ -61,12 +60,7 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
     else:
         raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
 
-    def work() -> bytes:
-        # No client has left out what .dockerignore says, so it is done here.
-        apply_ignore_file(space.context, options.dockerfile)
-        return find_dockerfile(space.context, options.dockerfile)
-
-    return await to_its_end(work)
+    return await to_its_end(lambda: find_dockerfile(space.context, options.dockerfile))
 
 
 async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Source:
