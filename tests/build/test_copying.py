@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from longshore.build.copying import CopyJob, apply_mode, perform_copy, resolve
+from longshore.build.copying import CopyJob, apply_mode, perform_copy
 from longshore.build.owners import Owner, parse_owner
 from longshore.build.sources import find_sources
 from longshore.build.state import go_duration
@@ -63,19 +63,6 @@ def test_a_digest_is_of_content_name_and_mode(tree: Path) -> None:
     (tree / "d/x").rename(tree / "d/w")
     assert digest("d") != directory
     assert find_sources(tree, ["d"], ["sub"])[0].hash != digest("d")
-
-
-def test_resolving_inside_a_root(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    (root / "real").mkdir(parents=True)
-    (root / "absolute").symlink_to("/real")
-    (root / "up").symlink_to("../../../../real")
-    (root / "loop").symlink_to("loop")
-    assert resolve(root, "/absolute/new/f") == "/real/new/f"
-    assert resolve(root, "up/../up") == "/real"
-    assert resolve(root, "/../../real") == "/real"
-    assert resolve(root, "/loop/x") == "/loop/x"
-    assert resolve(root, "/") == "/"
 
 
 @pytest.mark.parametrize(

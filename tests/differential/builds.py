@@ -222,6 +222,11 @@ CASES = [
     BuildCase("copy-links", "FROM busybox\nCOPY tofile todir /to/\nCOPY todir/one /one\n", TREE),
     BuildCase("copy-through-link", "FROM busybox\nRUN ln -s /www /l\nCOPY a.txt /l/\nCOPY dir /l/x\n", TREE),
     BuildCase("copy-onto-link", "FROM busybox\nRUN ln -s /www/index.html /l\nCOPY a.txt /l\n", TREE),
+    BuildCase(
+        "copy-onto-dangling-link",
+        "FROM busybox\nRUN ln -s /no/file /f && ln -s ../no/dir /www/d\nCOPY a.txt /f\nCOPY dir /www/d/x\n",
+        TREE,
+    ),
     BuildCase("copy-onto-dir", "FROM busybox\nCOPY a.txt /www\nCOPY dir /www/sub\n", TREE),
     BuildCase(
         "copy-below-file",

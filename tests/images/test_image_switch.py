@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from harness import Dockerd
 
+from longshore.build.changes import apply_changes
 from longshore.images.service import ImageService
 from longshore.layers.store import LayerStore
+from longshore.types.container import Config
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_dockerd_goes_on_with_our_images(dockerd: Dockerd, busybox_archive: Path
         (id,) = service.load(archive, silent)
     names = {"CMD": '["cat", "/added"]', "LABEL": "a=b"}
     changes = [f"{key} {value}" for key, value in names.items()]
-    service.import_(io.BytesIO(layer_archive(service, id)), "flat", changes=changes)
+    service.import_(io.BytesIO(layer_archive(service, id)), "flat", config=apply_changes(Config(), changes))
     dockerd.start()
     docker = dockerd.docker
     assert docker.out("image", "inspect", "-f", "{{.Id}}", "busybox").strip() == id

@@ -43,6 +43,7 @@ from longshore.layers.tarstream import (
     refusing_damage,
 )
 from longshore.linux.openat import openat2
+from longshore.linux.rootfs_open import resolve_in_root
 
 _SYMBOLIC = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")
 
@@ -80,11 +81,11 @@ class _Writer:
         self._is_directory = job.destination.endswith("/") or job.parents
 
     def copy(self, source: Source) -> None:
-        destination = resolve(self._root, self._job.destination)
+        destination = self._resolved(self._job.destination)
         if self._job.parents:
             kept = dirname(source.path) if not source.is_directory else source.path
             kept = kept.removeprefix(source.pivot).strip("/") if source.pivot else kept
-            destination = resolve(self._root, join(destination, kept))
+            destination = self._resolved(join(destination, kept))
         with opened(source) as file:
             if source.is_directory:
                 self._copy_directory(file, destination)
@@ -98,13 +99,13 @@ class _Writer:
             ):
                 return
             if self._is_directory or self._is_existing_directory(destination):
-                destination = resolve(self._root, join(destination, basename(source.path)))
+                destination = self._resolved(join(destination, basename(source.path)))
             self._copy_file(file, found, destination)
 
     def write(self, name: str, content: bytes) -> None:
-        destination = resolve(self._root, self._job.destination)
+        destination = self._resolved(self._job.destination)
         if self._is_directory or self._is_existing_directory(destination):
-            destination = resolve(self._root, join(destination, name))
+            destination = self._resolved(join(destination, name))
         with self._into(dirname(destination)) as extractor:
             entry = TarEntry(basename(destination), REGULAR, 0o644, 0, 0, len(content), time.time_ns())
             entry.real_size = len(content)
@@ -193,6 +194,13 @@ class _Writer:
                 entry = TarEntry(name, DIRECTORY, 0o755, owner.uid, owner.gid, 0, time.time_ns())
                 extractor.add(entry, b"")
 
+    def _resolved(self, path: str) -> str:
+        root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return resolve_in_root(root, clean("/" + path.lstrip("/")))
+        finally:
+            os.close(root)
+
     def _is_existing_directory(self, path: str) -> bool:
         root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -212,31 +220,6 @@ class _Writer:
             entry.uid, entry.gid = self._ids.to_container(entry.uid, entry.gid)
         if self._job.chmod and entry.type not in (SYMLINK, LINK):
             entry.mode = apply_mode(self._job.chmod, entry.mode, is_directory=entry.type == DIRECTORY)
-
-
-def resolve(root: Path, path: str) -> str:
-    """`path` inside `root` without links, as far as it exists; what does not is kept as it is."""
-    parts = [part for part in clean("/" + path.lstrip("/")).split("/") if part]
-    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        base = str(Path(f"/proc/self/fd/{top}").readlink())
-        for depth in range(len(parts), 0, -1):
-            try:
-                found = openat2(top, "/".join(parts[:depth]), os.O_PATH)
-            except OSError:
-                continue
-            try:
-                real = str(Path(f"/proc/self/fd/{found}").readlink())
-            finally:
-                os.close(found)
-            return "/" + "/".join([*_parts(real.removeprefix(base)), *parts[depth:]])
-    finally:
-        os.close(top)
-    return "/" + "/".join(parts)
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part]
 
 
 def apply_mode(chmod: str, mode: int, *, is_directory: bool) -> int:

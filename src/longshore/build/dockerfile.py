@@ -66,10 +66,12 @@ class Dockerfile:
 
 
 def parse(content: bytes, name: str = "Dockerfile") -> Dockerfile:
-    """Raises InvalidParameter."""
+    """Raises InvalidParameter, which tells the file's `name` unless it has none."""
     try:
         return _parse(content)
     except InvalidParameter as exc:
+        if not name:
+            raise
         raise InvalidParameter(f"failed to parse {name}: {exc}") from None
 
 

@@ -26,6 +26,7 @@ from longshore.layers.copying import CopyExtractor
 from longshore.layers.difftar import tree_tar
 from longshore.layers.tarstream import TarStream, refusing_damage
 from longshore.linux.openat import openat2
+from longshore.linux.rootfs_open import resolve_in_root
 from longshore.oci.users import resolve_user
 from longshore.types.codec import ApiStruct
 from longshore.types.timestamp import rfc3339_nano
@@ -41,7 +42,6 @@ _MODES = (
     (stat.S_ISSOCK, 1 << 24),
 )
 """Kinds of file as Go's os.FileMode has them."""
-_MOST_LINKS = 255
 
 
 class ContainerPathStat(ApiStruct):
@@ -127,7 +127,7 @@ def stat_path(root: int, path: str) -> ContainerPathStat:
         found = os.fstat(file)
     finally:
         os.close(file)
-    target = resolve(root, path) if stat.S_ISLNK(found.st_mode) else ""
+    target = resolve_in_root(root, path) if stat.S_ISLNK(found.st_mode) else ""
     return ContainerPathStat(
         base_name(path), found.st_size, go_mode(found.st_mode), rfc3339_nano(found.st_mtime_ns), target
     )
@@ -144,38 +144,6 @@ def go_mode(mode: int) -> int:
     for bit, go_bit in ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20)):
         kind |= go_bit if mode & bit else 0
     return kind | mode & 0o777
-
-
-def resolve(root: int, path: str) -> str:
-    """`path` without links, as far as it exists: a name to show, and to be resolved anew when used."""
-    done, left, links = "/", [part for part in reversed(path.split("/")) if part], 0
-    while left:
-        part = left.pop()
-        if part in (".", ".."):
-            done = posixpath.dirname(done) if part == ".." else done
-            continue
-        here = posixpath.join(done, part)
-        target = _link_target(root, here)
-        if target is None or links >= _MOST_LINKS:
-            done = here
-            continue
-        links += 1
-        done = "/" if target.startswith("/") else done
-        left += [part for part in reversed(target.split("/")) if part]
-    return done
-
-
-def _link_target(root: int, path: str) -> str | None:
-    try:
-        file = openat2(root, path, os.O_PATH | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        return os.readlink("", dir_fd=file)
-    except OSError:
-        return None  # No link.
-    finally:
-        os.close(file)
 
 
 def _archive(engine: Engine, root: int, path: str, described: ContainerPathStat) -> Iterator[bytes]:
@@ -207,7 +175,7 @@ def _extract(
             raise Forbidden("container rootfs is marked read-only")
     finally:
         os.close(directory)
-    target = resolve(root, path)
+    target = resolve_in_root(root, path)
     if not _in_writable_mount(container, target) and container.host_config.ReadonlyRootfs:
         raise Forbidden("container rootfs is marked read-only")
     owner = None

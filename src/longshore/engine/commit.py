@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import AsyncExitStack
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -17,9 +18,8 @@ from longshore.engine.images import image_event
 from longshore.engine.merge import merge_config
 from longshore.engine.pause import container_pause, container_unpause
 from longshore.errors import Conflict, NotFound
-from longshore.images.changes import apply_changes
 from longshore.images.importing import host_architecture
-from longshore.types.codec import convert, to_plain
+from longshore.types.codec import to_plain
 from longshore.types.container import Config
 from longshore.types.timestamp import now
 
@@ -74,9 +74,9 @@ async def _unpause(engine: Engine, container: Container) -> None:
 
 def committed_config(of_container: Config, options: CommitOptions) -> Config:
     """The image's configuration. Raises InvalidParameter for a change that is no instruction."""
-    plain: dict[str, Any] = to_plain(options.config or of_container)
-    apply_changes(plain, options.changes)
-    config = convert(plain, Config)
+    from longshore.build.changes import apply_changes
+
+    config = apply_changes(deepcopy(options.config or of_container), options.changes)
     merge_config(config, of_container)
     return config
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from longshore.engine.engine import Engine
 from longshore.errors import InvalidParameter
 from longshore.images.reference import parse_any
+from longshore.types.filters import Filters, boolean_filter, check_filters
 from longshore.types.registry import AuthConfig, DistributionInspect, SearchResult
 
 _FILTERS = {"is-automated", "is-official", "stars"}
-_TRUE, _FALSE = {"1", "true"}, {"0", "false"}
 
 
 async def distribution_inspect(engine: Engine, name: str, auth: AuthConfig) -> DistributionInspect:
@@ -22,15 +20,13 @@ async def distribution_inspect(engine: Engine, name: str, auth: AuthConfig) -> D
 
 
 async def images_search(
-    engine: Engine, term: str, limit: int, filters: Mapping[str, Collection[str]], auth: AuthConfig
+    engine: Engine, term: str, limit: int, filters: Filters, auth: AuthConfig
 ) -> list[SearchResult]:
     """GET /images/search. Raises InvalidParameter; System if the index cannot be asked."""
-    for name in filters:
-        if name not in _FILTERS:
-            raise InvalidParameter(f"invalid filter '{name}'")
+    check_filters(filters, _FILTERS)
     stars = max((_number(each) for each in filters.get("stars", ())), default=0)
-    official = _boolean(filters, "is-official")
-    automated = _boolean(filters, "is-automated")
+    official = boolean_filter(filters, "is-official")
+    automated = boolean_filter(filters, "is-automated")
     if automated:
         return []  # Automated builds are no more; dockerd answers so, too.
     found = await engine.registry.search(term, limit, auth)
@@ -44,14 +40,3 @@ def _number(text: str) -> int:
         return int(text)
     except ValueError:
         raise InvalidParameter(f"invalid filter 'stars=[{text}]'") from None
-
-
-def _boolean(filters: Mapping[str, Collection[str]], name: str) -> bool | None:
-    given = set(filters.get(name, ()))
-    if not given:
-        return None
-    if given <= _TRUE:
-        return True
-    if given <= _FALSE:
-        return False
-    raise InvalidParameter(f"invalid filter '{name}=[{' '.join(sorted(given))}]'")

@@ -16,6 +16,7 @@ from longshore.images.describe import as_of_version, summaries_as_of_version
 from longshore.images.load import Platform
 from longshore.images.reference import parse
 from longshore.images.remove import InUse, Use
+from longshore.types.container import Config
 from longshore.types.filters import Filters
 from longshore.types.image import (
     ImageDeleteItem,
@@ -66,12 +67,15 @@ async def image_import(
             f"cannot import from {source}: fetch the archive and pipe it, "
             "as in `docker import - < archive.tar`"
         )
+    from longshore.build.changes import apply_changes
+
     wanted = _platform(platform)
+    config = apply_changes(Config(), changes)
     reader = BodyReader(body)
 
     async def messages() -> AsyncIterator[Message]:
         def work(emit: Any) -> str:
-            return engine.images.import_(_buffered(reader), repo, tag, message, changes, wanted, emit, source)
+            return engine.images.import_(_buffered(reader), repo, tag, message, config, wanted, emit, source)
 
         try:
             async for line in messages_of(work):

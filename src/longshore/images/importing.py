@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from longshore import __version__
 from longshore.errors import InvalidParameter
-from longshore.images.changes import apply_changes
 from longshore.images.load import Platform
 from longshore.images.store import ImageStore
 from longshore.layers.store import LayerStore
@@ -35,21 +34,19 @@ def import_image(
     images: ImageStore,
     *,
     comment: str,
-    changes: list[str],
+    config: Config,
     platform: Platform,
 ) -> str:
     """Register the archive and an image of it; returns the id. Raises InvalidParameter."""
     if platform.os not in ("", "linux"):
         raise InvalidParameter(f'operating system "{platform.os}" is not supported')
-    config: dict[str, Any] = to_plain(Config())
-    apply_changes(config, changes)
     layer = layers.register(stream, None)
     try:
         created = now()
         described = {
             "architecture": platform.architecture or host_architecture(),
             "comment": comment,
-            "config": config,
+            "config": to_plain(config),
             "container_config": to_plain(Config()),
             "created": created,
             "docker_version": __version__,

@@ -18,6 +18,7 @@ from longshore.images.remove import InUse
 from longshore.images.save import save_images
 from longshore.images.store import Image, ImageStore
 from longshore.layers.store import LayerStore
+from longshore.types.container import Config
 from longshore.types.filters import Filters
 from longshore.types.image import (
     ImageDeleteItem,
@@ -94,7 +95,7 @@ class ImageService:
         repo: str = "",
         tag: str = "",
         message: str = "",
-        changes: builtins.list[str] | None = None,
+        config: Config | None = None,
         platform: Platform | None = None,
         progress: ProgressCallback = lambda _: None,
         source: str = "-",
@@ -107,7 +108,7 @@ class ImageService:
             self.layers,
             self.images,
             comment=comment,
-            changes=changes or [],
+            config=config or Config(),
             platform=platform or Platform(),
         )
         if reference is not None:

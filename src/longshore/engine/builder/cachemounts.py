@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,12 @@ import msgspec
 
 from longshore.build.mounts import Mount
 from longshore.build.sources import find_sources
-from longshore.errors import InvalidParameter, NotFound
+from longshore.errors import NotFound
 from longshore.layers.overlaydiff import tree_size
 from longshore.layers.remove import remove_tree
 from longshore.linux.files import write_atomically
 from longshore.types.codec import ApiStruct, names
+from longshore.types.filters import Filters, check_filters
 from longshore.types.timestamp import now, parse_moment, parse_rfc3339
 
 if TYPE_CHECKING:
@@ -156,16 +157,14 @@ class PruneLimits:
 
 
 async def build_prune(
-    engine: Engine, filters: Mapping[str, Collection[str]], limits: PruneLimits | None = None
+    engine: Engine, filters: Filters, limits: PruneLimits | None = None
 ) -> BuildCachePruneReport:
     """POST /build/prune: remove caches that no step uses, the longest unused first.
 
     Raises InvalidParameter.
     """
     limits = limits or PruneLimits()
-    for name in filters:
-        if name not in _FILTERS:
-            raise InvalidParameter(f"invalid filter '{name}'")
+    check_filters(filters, _FILTERS)
     await asyncio.to_thread(_finish_removals, engine)
     found = await asyncio.to_thread(build_cache, engine)
     total = sum(each.Size for each in found)
@@ -191,7 +190,7 @@ _FILTERS = frozenset(
 )
 
 
-def _matches(record: BuildCacheRecord, filters: Mapping[str, Collection[str]]) -> bool:
+def _matches(record: BuildCacheRecord, filters: Filters) -> bool:
     for name, values in filters.items():
         if name == "id" and not any(record.ID.startswith(value) for value in values):
             return False
