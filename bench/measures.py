@@ -41,6 +41,7 @@ HEALTHCHECK CMD true
 ENTRYPOINT ["/bin/sh"]
 CMD ["-c", "true"]
 """
+MANY_FILES = 3000
 SLEEP = {"Image": "busybox", "Cmd": ["sleep", "10000"], "StopSignal": "KILL"}
 OUTPUT = 50 * 2**20
 MEMORY = "/dev/shm"
@@ -163,7 +164,21 @@ def output(daemon: Daemon) -> dict[str, float]:
 
 def build(daemon: Daemon) -> dict[str, float]:
     """A Dockerfile of 20 steps: without the cache, and with every step cached."""
-    api, context = _client(daemon), _context()
+    files = {f"src/{number}.txt": b"x" * 4096 for number in range(200)}
+    return _build(daemon, _context({"Dockerfile": DOCKERFILE, **files}))
+
+
+def build_many_files(daemon: Daemon) -> dict[str, float]:
+    """A context of 3,000 small files that is copied as a whole: without the cache, and cached."""
+    files = {
+        f"src/{number // 300}/{number // 30}/file-{number}.py": b"%d\n" % number * (1 + number % 400)
+        for number in range(MANY_FILES)
+    }
+    return _build(daemon, _context({"Dockerfile": b"FROM busybox\nWORKDIR /app\nCOPY . .\n", **files}))
+
+
+def _build(daemon: Daemon, context: bytes) -> dict[str, float]:
+    api = _client(daemon)
     took = {}
     for name, query in {"cold": {"nocache": 1}, "cached": {}}.items():
         began = time.perf_counter()
@@ -173,11 +188,10 @@ def build(daemon: Daemon) -> dict[str, float]:
     return took
 
 
-def _context() -> bytes:
+def _context(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        files = {f"src/{number}.txt": b"x" * 4096 for number in range(200)}
-        for name, content in {"Dockerfile": DOCKERFILE, **files}.items():
+        for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
@@ -340,6 +354,7 @@ MEASURES = [
     Measure("copy", copying, {"in": 1.0, "out": 1.0}, rounds=5),
     Measure("exec", execute, {"": 0.9}, rounds=3),
     Measure("build", build, {"cold": 0.5, "cached": 0.5}, rounds=5),
+    Measure("build-many-files", build_many_files, {"cold": 0.5, "cached": 0.5}, rounds=5, where=MEMORY),
     Measure("memory", memory, {"daemon": 0.6}, rounds=1, warm_up=0, unit="bytes"),
     Measure("load", images.load("debian"), {"": 0.5}, rounds=5, where=MEMORY),
     Measure("load-small-files", images.load("small"), {"": 0.7}, rounds=3, where=MEMORY),
