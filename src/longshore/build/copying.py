@@ -21,14 +21,16 @@ from longshore.build.sources import (
     Entry,
     Source,
     capability,
+    chunks_of,
     opened,
-    read_file,
-    read_opened,
+    reading,
+    reopened,
     walk,
 )
 from longshore.errors import InvalidParameter
 from longshore.layers.compression import decompressed
 from longshore.layers.copying import CopyExtractor
+from longshore.layers.extract import Extractor
 from longshore.layers.idmap import IdMap
 from longshore.layers.tarstream import (
     BLOCK_DEVICE,
@@ -121,30 +123,40 @@ class _Writer:
                 entry = _described(each)
                 if entry is None:
                     continue
-                content: Iterator[bytes] | bytes = b""
                 identity = (each.found.st_dev, each.found.st_ino)
                 if each.found.st_nlink > 1 and entry.type != DIRECTORY:
                     first = links.setdefault(identity, each.name)
                     if first != each.name:
                         entry.type, entry.linkname, entry.size = LINK, first, 0
-                if entry.type == REGULAR:
-                    content = self._watched(read_file(each.parent, each.base))
                 self._dress(entry)
-                extractor.add(entry, content)
+                if entry.type == REGULAR:
+                    with reading(each.parent, each.base) as file:
+                        self._add(extractor, entry, file)
+                else:
+                    extractor.add(entry, b"")
 
     def _copy_file(self, file: int, found: os.stat_result, destination: str) -> None:
         base = basename(destination)
         if not base:
             raise InvalidParameter("cannot copy a file to the root directory itself")
-        entry = _described(Entry(base, -1, "", found), attribute=capability(f"/proc/self/fd/{file}"))
+        entry = _described(Entry(base, -1, "", found))
         if entry is None:
             raise InvalidParameter(f"{base}: sockets can not be copied")
         self._dress(entry)
         with self._into(dirname(destination)) as extractor:
-            extractor.add(entry, self._watched(read_opened(file)) if entry.type == REGULAR else b"")
+            if entry.type == REGULAR:
+                with reopened(file) as readable:
+                    self._add(extractor, entry, readable)
+            else:
+                extractor.add(entry, b"")
 
-    def _watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
+    def _add(self, extractor: Extractor, entry: TarEntry, file: int) -> None:
+        if (attribute := capability(file)) is not None:
+            entry.xattrs[CAPABILITY] = attribute
+        extractor.add(entry, self._watched(file))
+
+    def _watched(self, file: int) -> Iterator[bytes]:
+        for chunk in chunks_of(file):
             self._job.check()
             yield chunk
 
@@ -270,17 +282,13 @@ def _clause(mode: int, who: str, operator: str, permissions: str, is_directory: 
     return mode & ~mask | bits
 
 
-def _described(each: Entry, attribute: bytes | None = None) -> TarEntry | None:
+def _described(each: Entry) -> TarEntry | None:
     """The file as an archive would have it; None for sockets, which no archive has."""
     found = each.found
     mode = found.st_mode
     entry = TarEntry(each.name, REGULAR, stat.S_IMODE(mode), found.st_uid, found.st_gid, 0, found.st_mtime_ns)
     if stat.S_ISREG(mode):
         entry.size = entry.real_size = found.st_size
-        if attribute is None and each.parent >= 0:
-            attribute = capability(f"/proc/self/fd/{each.parent}/{each.base}")
-        if attribute is not None:
-            entry.xattrs[CAPABILITY] = attribute
     elif stat.S_ISDIR(mode):
         entry.type = DIRECTORY
     elif stat.S_ISLNK(mode):

@@ -131,29 +131,36 @@ def _walk(directory: int, prefix: str, rules: IgnoreRules | None, depth: int) ->
         os.close(directory)
 
 
-def read_file(parent: int, base: str) -> Iterator[bytes]:
-    """The content of a regular file, in chunks."""
-    yield from _read(os.open(base, _READ | os.O_NOFOLLOW, dir_fd=parent))
-
-
-def read_opened(file: int) -> Iterator[bytes]:
-    """The content of a regular file that is held with O_PATH."""
-    yield from _read(os.open(f"/proc/self/fd/{file}", _READ))
-
-
-def _read(file: int) -> Iterator[bytes]:
-    """Closes `file`."""
+@contextmanager
+def reading(parent: int, base: str) -> Iterator[int]:
+    """A descriptor of a regular file to read."""
+    file = os.open(base, _READ | os.O_NOFOLLOW, dir_fd=parent)
     try:
-        while chunk := os.read(file, _CHUNK):
-            yield chunk
+        yield file
     finally:
         os.close(file)
 
 
-def capability(path: str) -> bytes | None:
-    """The file capabilities at a path, not following it."""
+@contextmanager
+def reopened(file: int) -> Iterator[int]:
+    """A descriptor to read a regular file that is held with O_PATH."""
+    again = os.open(f"/proc/self/fd/{file}", _READ)
     try:
-        return os.getxattr(path, CAPABILITY, follow_symlinks=False)
+        yield again
+    finally:
+        os.close(again)
+
+
+def chunks_of(file: int) -> Iterator[bytes]:
+    """The content of a file."""
+    while chunk := os.read(file, _CHUNK):
+        yield chunk
+
+
+def capability(file: int) -> bytes | None:
+    """The file capabilities of a file that is open for reading."""
+    try:
+        return os.getxattr(file, CAPABILITY)
     except OSError:
         return None
 
@@ -197,9 +204,11 @@ class _Hasher:
 
     def of_file(self, file: int, name: str, found: os.stat_result) -> str:
         digest = hashlib.sha256()
-        _note(digest, name, found, self._ownership, capability(f"/proc/self/fd/{file}"))
         if stat.S_ISREG(found.st_mode):
-            self._add(digest, read_opened(file))
+            with reopened(file) as readable:
+                self._add(digest, name, found, readable)
+        else:
+            _note(digest, name, found, self._ownership, None)
         return f"file:{digest.hexdigest()}"
 
     def of_directory(self, top: int) -> str:
@@ -207,20 +216,20 @@ class _Hasher:
         for entry in walk(top, self._rules):
             self._check()
             mode = entry.found.st_mode
-            attribute = None
             if stat.S_ISREG(mode):
-                attribute = capability(f"/proc/self/fd/{entry.parent}/{entry.base}")
-            _note(digest, entry.name, entry.found, self._ownership, attribute)
-            if stat.S_ISREG(mode):
-                self._add(digest, read_file(entry.parent, entry.base))
-            elif stat.S_ISLNK(mode):
+                with reading(entry.parent, entry.base) as file:
+                    self._add(digest, entry.name, entry.found, file)
+                continue
+            _note(digest, entry.name, entry.found, self._ownership, None)
+            if stat.S_ISLNK(mode):
                 # Delimited, as everything here: nobody may write one thing so that it reads as another.
                 target = os.readlink(entry.base, dir_fd=entry.parent)
                 digest.update(repr(target).encode("utf-8", "surrogateescape") + b"\0")
         return f"dir:{digest.hexdigest()}"
 
-    def _add(self, digest: hashlib._Hash, content: Iterator[bytes]) -> None:
-        for chunk in content:
+    def _add(self, digest: hashlib._Hash, name: str, found: os.stat_result, file: int) -> None:
+        _note(digest, name, found, self._ownership, capability(file))
+        for chunk in chunks_of(file):
             self._check()
             digest.update(chunk)
 
