@@ -22,6 +22,8 @@ class VolumePlugin:
         self.root = root
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.broken: dict[str, str] = {}
+        self.held: dict[str, threading.Event] = {}
+        """Methods that are not answered before their time."""
         self.socket = socket
         self.socket.parent.mkdir(parents=True, exist_ok=True)
         plugin = self
@@ -52,6 +54,8 @@ class VolumePlugin:
         if method == "Plugin.Activate":
             return {"Implements": ["VolumeDriver"]}
         self.asked.append((method, given))
+        if method in self.held:
+            self.held[method].wait(60)
         if method in self.broken:
             return {"Err": self.broken[method]}
         name = given.get("Name", "")

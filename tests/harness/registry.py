@@ -18,6 +18,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from harness.images import Layer
 
@@ -261,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             content = registry.uploads.pop(path) + body
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-            wanted = query.removeprefix("digest=")
+            wanted = unquote(query.rpartition("digest=")[2])
             registry.blobs |= {digest: content} if digest == wanted else {}
             self.answer(201 if digest == wanted else 400, b"{}")
 

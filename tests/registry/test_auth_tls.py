@@ -7,13 +7,13 @@ import base64
 import hashlib
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from harness.certificates import make_authority
 from harness.registry import FakeRegistry, Registry
 
 from longshore.errors import EngineError, InvalidParameter, Unauthorized
@@ -188,19 +188,8 @@ def test_insufficient_scope_is_access_denied(fake: FakeRegistry) -> None:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ca.crt, and server.crt, server.key for 127.0.0.1; client.cert, client.key."""
-    at = tmp_path_factory.mktemp("authority")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=at, check=True, capture_output=True)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes")
-    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.crt")
-    openssl(*new, "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
-    (at / "names").write_text("subjectAltName=IP:127.0.0.1")
-    sign = ("x509", "-req", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
-    openssl(*sign, "-in", "server.csr", "-out", "server.crt", "-extfile", "names")
-    return at
+    """A directory with ca.crt, and server.crt, server.key for 127.0.0.1."""
+    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,21 @@ def ours(root: None, machine: object, busybox_archive: Path, plugin: VolumePlugi
     finally:
         daemon.destroy()
         daemon.sweep()
+
+
+@pytest.fixture
+def theirs(root: None, machine: object, busybox_archive: Path, plugin: VolumePlugin) -> Iterator[Dockerd]:
+    """A dockerd that finds it, for these tests alone: it forgets no plug-in, and waits for each."""
+    if reason := Dockerd.missing():
+        pytest.skip(reason)
+    daemon = Dockerd()
+    try:
+        start(daemon, plugin)
+        daemon.load(busybox_archive)
+        yield daemon
+    finally:
+        daemon.stop()
+        daemon.destroy()
 
 
 def start(daemon: Daemon, plugin: VolumePlugin) -> None:
@@ -83,14 +100,92 @@ def life(daemon: Daemon, plugin: VolumePlugin) -> list[Any]:
     return seen
 
 
-def test_as_dockerd(ours: Longshored, oracle: Dockerd, plugin: VolumePlugin) -> None:
-    start(oracle, plugin)
-    theirs = life(oracle, plugin)
-    subprocess.run(["nsenter", "--mount", "-t", str(oracle.pid), "umount", SOCKETS], check=True)
+def strays(daemon: Daemon, plugin: VolumePlugin) -> list[Any]:
+    """Volumes that come and go behind the daemon's back; what the client saw."""
+    api, docker, seen = Client(daemon.socket, "1.41"), daemon.docker, []
+
+    def note(answer: Any, *fields: str) -> None:
+        body = answer.json if answer.body else {}
+        seen.append((answer.status, {field: body.get(field) for field in fields or ("message",)}))
+
+    def names(**filters: list[str]) -> list[str]:
+        listed = api.get("/volumes", filters=json.dumps(filters)).json["Volumes"] or []
+        return sorted(each["Name"] for each in listed)
+
+    def lose(name: str) -> None:
+        (plugin.root / name).rmdir()
+
+    for name in ("stray", "mine", "lost", "used"):
+        (plugin.root / name).mkdir()
+    note(api.get("/volumes/stray"), "Name", "Driver", "Mountpoint")
+    note(api.post("/volumes/create", {"Name": "mine"}), "Name", "Driver")
+    note(api.get("/volumes/nowhere"))
+    seen.append(names(driver=[plugin.name]))
+    note(api.get("/volumes/lost"), "Name")
+    docker.out("create", "--name", "user", "-v", "used:/d", "busybox", "true")
+    for name in ("lost", "used"):
+        lose(name)
+    seen.append(names(driver=[plugin.name]))
+    note(api.get("/volumes/lost"))
+    note(api.post("/volumes/create", {"Name": "used", "Driver": plugin.name}))
+    note(api.post("/volumes/create", {"Name": "lost", "Driver": "local"}), "Name", "Driver")
+    docker.out("rm", "user")
+    docker.out("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "elsewhere")
+    docker.out("volume", "create", "near")
+    volumes = api.get("/system/df").json["Volumes"]
+    seen.append(sorted(each["Name"] for each in volumes))
+    pruned = api.post("/volumes/prune").json["VolumesDeleted"]
+    seen.append(sorted(pruned))
+    seen.append(names())
+    note(api.delete("/volumes/stray"))
+    note(api.delete("/volumes/stray"))
+    note(api.delete("/volumes/stray", force=1))
+    note(api.delete("/volumes/mine"))
+    note(api.delete("/volumes/elsewhere"))
+    note(api.get("/volumes/used"))
+    return seen
+
+
+@pytest.mark.parametrize("what", [life, strays])
+def test_as_dockerd(
+    what: Callable[[Daemon, VolumePlugin], list[Any]],
+    ours: Longshored,
+    theirs: Dockerd,
+    plugin: VolumePlugin,
+) -> None:
+    seen = what(theirs, plugin)
     asked = plugin.methods("Create", "Mount", "Unmount", "Remove")
     plugin.asked.clear()
-    assert life(ours, plugin) == theirs
+    assert what(ours, plugin) == seen
     assert plugin.methods("Create", "Mount", "Unmount", "Remove") == asked
+
+
+def test_one_that_is_slow_holds_up_nobody_else(ours: Longshored, plugin: VolumePlugin) -> None:
+    api = Client(ours.socket, "1.50")
+    go_on = plugin.held["VolumeDriver.Create"] = threading.Event()
+    answers: list[int] = []
+
+    def create() -> None:
+        made = Client(ours.socket, "1.50").post("/volumes/create", {"Name": "far", "Driver": plugin.name})
+        answers.append(made.status)
+
+    slow = [threading.Thread(target=create) for _ in range(2)]
+    try:
+        for each in slow:
+            each.start()
+        while not plugin.methods("Create"):
+            time.sleep(0.01)
+        assert api.post("/volumes/create", {"Name": "near", "Driver": "local"}).status == 201
+        assert ours.docker.out("run", "--rm", "-v", "/d", "busybox", "echo", "here") == "here"
+        assert api.delete("/volumes/near").status == 204
+        assert not answers
+    finally:
+        go_on.set()
+        for each in slow:
+            each.join()
+    assert answers == [201, 201]
+    assert len(plugin.methods("Create")) == 1
+    assert api.delete("/volumes/far").status == 204
 
 
 def test_survives_a_restart(ours: Longshored, plugin: VolumePlugin) -> None:
@@ -115,6 +210,12 @@ def test_one_that_is_gone_hides_no_other(ours: Longshored, plugin: VolumePlugin)
     docker.out("volume", "create", "near")
     plugin.close()
     assert docker.out("volume", "ls", "-q").split() == ["far", "near"]
+    again = VolumePlugin(plugin.name, plugin.root, plugin.socket)
+    try:
+        docker.out("volume", "rm", "far")
+        assert docker.out("volume", "ls", "-q").split() == ["near"]
+    finally:
+        again.close()
 
 
 def test_where_plug_ins_are_found(tmp_path: Path) -> None:

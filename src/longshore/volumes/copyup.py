@@ -14,6 +14,8 @@ from longshore.linux.openat import openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 30
+_DEEPEST = 500
+"""Directories in one another; each takes two descriptors while it is copied."""
 
 
 def has_directory(rootfs: Path, destination: str) -> bool:
@@ -78,6 +80,8 @@ class _Links:
 
 def _copy_content(source: int, target: int, where: str, links: _Links) -> None:
     # Descriptors all the way: a directory renamed or replaced by a link meanwhile cannot lead elsewhere.
+    if where.count("/") > _DEEPEST:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{where[:64]}…")
     for name in sorted(os.listdir(source)):
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):

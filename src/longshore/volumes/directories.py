@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -20,6 +21,8 @@ from longshore.volumes import record
 from longshore.volumes.database import VolumeMetadata
 from longshore.volumes.local import LocalMount, check_options, size_limit
 from longshore.volumes.record import VolumeRecord
+
+log = logging.getLogger(__name__)
 
 
 class VolumeDirectories:
@@ -41,15 +44,11 @@ class VolumeDirectories:
         for leftover in self._root.glob(f"{TEMPORARY}*"):
             if leftover.is_dir():
                 remove_tree(leftover)
-        limited = False
         for directory in _volumes(self._root):
-            with suppress(OSError, msgspec.MsgspecError):
-                entry = record.load(directory, theirs.get(directory.name))
-                limited |= "size" in entry.options
-                yield entry
-        if limited:
-            with suppress(OSError):
-                self._quotas.look()
+            try:
+                yield record.load(directory, theirs.get(directory.name))
+            except (OSError, msgspec.MsgspecError) as exc:
+                log.error("the volume in %s cannot be read, and is left alone: %s", directory, exc)
 
     def make(self, name: str, options: dict[str, str], labels: dict[str, str]) -> VolumeRecord:
         """A new volume. Raises InvalidParameter for options that cannot be, System."""

@@ -88,12 +88,18 @@ def refusal(status: int, reason: str, headers: Any, body: bytes) -> System:
     return UnexpectedStatus(f'error parsing HTTP {status} response body: invalid character: "{text}"', status)
 
 
-def named_refusal(method: str, url: str, error: EngineError) -> System:
-    """A failure to get hold of credentials, told as one of the request that needed them."""
-    message = f'{method.capitalize()} "{url}": {error}'
+def renamed(error: EngineError, message: str) -> EngineError:
+    """The same failure with more words; what was a refusal of one thing is none of the whole."""
     if isinstance(error, UnexpectedStatus):
         return UnexpectedStatus(message, error.status, error.retry_after)
+    if isinstance(error, Unreachable | Cancelled):
+        return error
     return Refused(message)
+
+
+def named_refusal(method: str, url: str, error: EngineError) -> EngineError:
+    """A failure to get hold of credentials, told as one of the request that needed them."""
+    return renamed(error, f'{method.capitalize()} "{url}": {error}')
 
 
 def translated(error: EngineError, reference: Reference) -> EngineError:

@@ -59,7 +59,8 @@ def parse_manifest(content: bytes, media_type: str, name: str) -> Manifest | Ind
         # What is an index to one reader and an image to another is neither (CVE-2021-41190).
         raise Refused("invalid manifest: it is both an image and a list of images")
     if media_type in ACCEPTED and kind != media_type:
-        raise Refused(f"mediaType in manifest should be '{media_type}' not '{kind}'")
+        present = "if present, " if media_type.startswith("application/vnd.oci.") else ""
+        raise Refused(f"{present}mediaType in manifest should be '{media_type}' not '{kind}'")
     if kind in (DOCKER_INDEX, OCI_INDEX) or (kind not in ACCEPTED and "manifests" in document):
         return Index([_entry(item) for item in _list(document, "manifests")])
     if document.get("schemaVersion") == 1 or media_type in SCHEMA1:

@@ -14,7 +14,7 @@ from longshore.images.progress import ProgressCallback
 from longshore.images.reference import Reference, with_tag
 from longshore.images.registry.client import RepositoryClient
 from longshore.images.registry.endpoints import Endpoint, pull_endpoints
-from longshore.images.registry.failures import Refused, may_try_elsewhere, translated
+from longshore.images.registry.failures import Refused, may_try_elsewhere, renamed, translated
 from longshore.images.registry.manifests import Descriptor, Index, Manifest, parse_manifest, select
 from longshore.images.registry.metadata import source_of
 from longshore.images.registry.platforms import Platform, host_platform, rank
@@ -68,7 +68,7 @@ def _warn_of_platform(
     if rank(wanted, actual) is None:
         emit(
             {
-                "status": f"WARNING: image with reference {reference.familiar_name} was found but does not "
+                "status": f"WARNING: image with reference {reference} was found but does not "
                 f"match the specified platform: wanted {wanted}, actual: {actual}"
             }
         )
@@ -180,8 +180,8 @@ class _Puller:
             self._client, lambda client: client.manifest_digest(reference.tag)
         )
         top = await call(self._client, lambda client: client.manifest(digest or reference.tag))
-        self._emit({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         found = parse_manifest(top.content, top.media_type, str(reference))
+        self._emit({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         if isinstance(found, Index):
             descriptor = select(found, self._platform)
             one = await call(self._client, lambda client: client.manifest(descriptor.digest))
@@ -191,11 +191,15 @@ class _Puller:
         return ChosenImage(found, top.digest)
 
     async def _fetch(self, manifest: Manifest, reference: Reference) -> None:
-        config = await call(self._client, lambda client: client.blob(manifest.config.digest))
+        try:
+            config = await call(self._client, lambda client: client.blob(manifest.config.digest))
+        except EngineError as exc:
+            raise renamed(exc, f"error pulling image configuration: {exc}") from exc
         try:
             image = Image(config)
         except InvalidParameter as exc:
-            raise Refused(str(exc)) from None
+            is_rootfs = "RootFS" in exc.message
+            raise Refused("invalid rootfs in image configuration" if is_rootfs else exc.message) from None
         if image.os != "linux":
             raise Refused(f'image operating system "{image.os}" cannot be used on this platform')
         if len(image.diff_ids) != len(manifest.layers):
