@@ -20,7 +20,7 @@ def life(daemon: Daemon, root: Path, archive: Path) -> tuple[list[str], list[Any
     daemon.start()
     daemon.load(archive)
     plugin = Cabling("nsenter", "--net", "-t", str(daemon.pid))
-    served = Served(plugin, root / "plugins" / "cabling.sock")
+    served = Served(root / "plugins" / "cabling.sock", plugin)
     try:
         SOCKETS.mkdir(parents=True, exist_ok=True)
         inside = ["nsenter", "--mount", "-t", str(daemon.pid)]

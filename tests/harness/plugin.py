@@ -17,6 +17,8 @@ SOCKETS = Path("/run/docker/plugins")
 class VolumePlugin:
     """`name` is the driver's; `asked` is what it was asked for, `broken` what it says of some methods."""
 
+    failure_status = 500
+
     def __init__(self, name: str, root: Path, socket: Path) -> None:
         self.name = name
         self.root = root
@@ -32,7 +34,7 @@ class VolumePlugin:
                 method = self.path.lstrip("/")
                 answer = plugin.answer(method, json.loads(body or b"{}"))
                 content = json.dumps(answer).encode()
-                self.send_response(500 if answer.get("Err") else 200)
+                self.send_response(plugin.failure_status if answer.get("Err") else 200)
                 self.send_header("Content-Type", "application/vnd.docker.plugins.v1.2+json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()

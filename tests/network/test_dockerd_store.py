@@ -10,7 +10,7 @@ from longshore.bolt.database import SharedDatabase
 from longshore.network.database import NetworkDatabase
 from longshore.network.dockerd import network_ids, to_record, to_values
 from longshore.network.ipam import IPAMPool
-from longshore.network.network import NetworkRecord
+from longshore.network.record import NetworkRecord
 
 
 def record(driver: str, id: str = "ab" * 32, **more: object) -> NetworkRecord:

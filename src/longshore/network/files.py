@@ -42,7 +42,7 @@ def _hosts(controller: NetworkController, sandbox: Sandbox) -> str:
         extra_hosts=options.extra_hosts,
         host_gateways=_host_gateways(controller),
         links=options.links,
-        endpoints=sandbox.endpoints,
+        endpoints=[endpoint for endpoint in sandbox.endpoints if not endpoint.gateway_service],
     )
 
 
