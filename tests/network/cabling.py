@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness.plugin import VolumePlugin
+from harness.plugin import MISSING, VolumePlugin
 from network.addressing import Addressing
 
 from longshore.errors import System
@@ -25,10 +25,15 @@ class Cabling:
         self.failing = ""
         self.capabilities: dict[str, Any] = {"Scope": "local", "ConnectivityScope": "local"}
         self.joined: dict[str, Any] = {"Gateway": "10.90.0.1"}
+        self.created: dict[str, Any] = {}
+        self.skipping: dict[str, Any] = {}
+        self.lacking: set[str] = set()
 
     def call(self, method: str, arguments: Any = None) -> dict[str, Any]:
         method = method.removeprefix("NetworkDriver.")
         self.calls.append((method, arguments))
+        if method in self.lacking:
+            raise LookupError(method)
         if method == self.failing:
             raise System("no more cables")
         run = f"_{method.lower()}"
@@ -44,9 +49,13 @@ class Cabling:
     def _getcapabilities(self, arguments: object) -> dict[str, Any]:
         return self.capabilities
 
+    def _gwalloccheck(self, arguments: object) -> dict[str, Any]:
+        return self.skipping
+
     def _createnetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        gateway = arguments["IPv4Data"][0]["Gateway"]
-        self.ip(f"link add cabling0 type bridge; addr add {gateway} dev cabling0; link set cabling0 up")
+        self.ip("link add cabling0 type bridge; link set cabling0 up")
+        if gateway := arguments["IPv4Data"][0].get("Gateway"):
+            self.ip(f"addr add {gateway} dev cabling0")
         return {}
 
     def _deletenetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -54,9 +63,8 @@ class Cabling:
         return {}
 
     def _createendpoint(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return (
-            {} if arguments["Interface"]["MacAddress"] else {"Interface": {"MacAddress": "02:00:00:00:0c:ab"}}
-        )
+        mac = {} if arguments["Interface"]["MacAddress"] else {"MacAddress": "02:00:00:00:0c:ab"}
+        return {"Interface": {**mac, **self.created}}
 
     def _join(self, arguments: dict[str, Any]) -> dict[str, Any]:
         end = arguments["EndpointID"][:8]
@@ -87,3 +95,5 @@ class Served(VolumePlugin):
             return plugin.call(method, given)
         except System as exc:
             return {plugin.complaint: exc.message}
+        except LookupError:
+            return {"Err": MISSING}

@@ -97,10 +97,12 @@ class Sandbox:
                 raise Forbidden(f"sandbox of container {self.container_id[:12]} is gone")
             if network.driver == "host" and not self.options.host:
                 raise Forbidden("container cannot be connected to host network: its namespace is its own")
+            before = list(self.options.port_bindings)
             endpoint = await self._join(network, options)
             try:
                 await self._provide_gateway()
             except BaseException:
+                self.options.port_bindings = before
                 await self._leave(endpoint)
                 raise
             return endpoint
