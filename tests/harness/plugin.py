@@ -13,9 +13,14 @@ from typing import Any
 SOCKETS = Path("/run/docker/plugins")
 """Where all daemons of a machine look; tests hide it, in a namespace, behind a directory of their own."""
 
+MISSING = "404 page not found"
+"""The answer to a method that there is not."""
+
 
 class VolumePlugin:
     """`name` is the driver's; `asked` is what it was asked for, `broken` what it says of some methods."""
+
+    failure_status = 500
 
     def __init__(self, name: str, root: Path, socket: Path) -> None:
         self.name = name
@@ -34,7 +39,8 @@ class VolumePlugin:
                 method = self.path.lstrip("/")
                 answer = plugin.answer(method, json.loads(body or b"{}"))
                 content = json.dumps(answer).encode()
-                self.send_response(500 if answer.get("Err") else 200)
+                failed = 404 if answer.get("Err") == MISSING else plugin.failure_status
+                self.send_response(failed if answer.get("Err") else 200)
                 self.send_header("Content-Type", "application/vnd.docker.plugins.v1.2+json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()

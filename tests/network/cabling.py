@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness.plugin import VolumePlugin
+from harness.plugin import MISSING, VolumePlugin
+from network.addressing import Addressing
 
 from longshore.errors import System
 
@@ -14,18 +15,25 @@ from longshore.errors import System
 class Cabling:
     """A plug-in that puts every endpoint on a bridge of its own."""
 
+    kind = "NetworkDriver"
+    complaint = "Err"
+
     def __init__(self, *where: str) -> None:
         """`where` is a command that runs others where the links are to be."""
         self.where = where
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.failing = ""
-
-    def implements(self, kind: str) -> bool:
-        return kind == "NetworkDriver"
+        self.capabilities: dict[str, Any] = {"Scope": "local", "ConnectivityScope": "local"}
+        self.joined: dict[str, Any] = {"Gateway": "10.90.0.1"}
+        self.created: dict[str, Any] = {}
+        self.skipping: dict[str, Any] = {}
+        self.lacking: set[str] = set()
 
     def call(self, method: str, arguments: Any = None) -> dict[str, Any]:
         method = method.removeprefix("NetworkDriver.")
         self.calls.append((method, arguments))
+        if method in self.lacking:
+            raise LookupError(method)
         if method == self.failing:
             raise System("no more cables")
         run = f"_{method.lower()}"
@@ -39,11 +47,15 @@ class Cabling:
         return [arguments for name, arguments in self.calls if name == method]
 
     def _getcapabilities(self, arguments: object) -> dict[str, Any]:
-        return {"Scope": "local", "ConnectivityScope": "local"}
+        return self.capabilities
+
+    def _gwalloccheck(self, arguments: object) -> dict[str, Any]:
+        return self.skipping
 
     def _createnetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        gateway = arguments["IPv4Data"][0]["Gateway"]
-        self.ip(f"link add cabling0 type bridge; addr add {gateway} dev cabling0; link set cabling0 up")
+        self.ip("link add cabling0 type bridge; link set cabling0 up")
+        if gateway := arguments["IPv4Data"][0].get("Gateway"):
+            self.ip(f"addr add {gateway} dev cabling0")
         return {}
 
     def _deletenetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -51,9 +63,8 @@ class Cabling:
         return {}
 
     def _createendpoint(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return (
-            {} if arguments["Interface"]["MacAddress"] else {"Interface": {"MacAddress": "02:00:00:00:0c:ab"}}
-        )
+        mac = {} if arguments["Interface"]["MacAddress"] else {"MacAddress": "02:00:00:00:0c:ab"}
+        return {"Interface": {**mac, **self.created}}
 
     def _join(self, arguments: dict[str, Any]) -> dict[str, Any]:
         end = arguments["EndpointID"][:8]
@@ -64,22 +75,25 @@ class Cabling:
         routes = [{"Destination": "203.0.113.0/24", "RouteType": 1}]
         return {
             "InterfaceName": {"SrcName": f"p{end}", "DstPrefix": "lan"},
-            "Gateway": "10.90.0.1",
             "StaticRoutes": routes,
+            **self.joined,
         }
 
 
 class Served(VolumePlugin):
-    """The same on a socket."""
+    """Plug-ins of several kinds behind one socket, whose name is theirs."""
 
-    def __init__(self, plugin: Cabling, socket: Path) -> None:
-        self._plugin = plugin
-        super().__init__("cabling", socket.parent, socket)
+    def __init__(self, socket: Path, *plugins: Cabling | Addressing) -> None:
+        self._plugins = {plugin.kind: plugin for plugin in plugins}
+        super().__init__(socket.stem, socket.parent, socket)
 
     def answer(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":
-            return {"Implements": ["NetworkDriver"]}
+            return {"Implements": list(self._plugins)}
+        plugin = self._plugins[method.partition(".")[0]]
         try:
-            return self._plugin.call(method, given)
+            return plugin.call(method, given)
         except System as exc:
-            return {"Err": exc.message}
+            return {plugin.complaint: exc.message}
+        except LookupError:
+            return {"Err": MISSING}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from network.machines import MACHINE, NEIGHBOUR, Machine, Server
+from network.office import Office
 
 from longshore.linux import rtnetlink
 from longshore.linux.namespaces import (
@@ -68,3 +69,10 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def office(host: Machine) -> Iterator[Office]:
+    one = Office(host)
+    yield one
+    one.server.close()

@@ -10,7 +10,7 @@ from longshore.bolt.database import SharedDatabase
 from longshore.network.database import NetworkDatabase
 from longshore.network.dockerd import network_ids, to_record, to_values
 from longshore.network.ipam import IPAMPool
-from longshore.network.network import NetworkRecord
+from longshore.network.record import NetworkRecord
 
 
 def record(driver: str, id: str = "ab" * 32, **more: object) -> NetworkRecord:
@@ -32,6 +32,12 @@ RECORDS = [
     record("macvlan", pools=[FOUR], parent="eth0.5", link_made=True, options={"parent": "eth0.5"}),
     record("ipvlan", pools=[FOUR, SIX], parent="dm-x", options={"ipvlan_mode": "l3", "ipvlan_flag": "vepa"}),
     record("null", config_only=True, pools=[FOUR]),
+    record(
+        "bridge",
+        ipam_driver="office",
+        address_space="here",
+        pools=[IPAMPool(subnet="10.5.0.0/24", gateway="10.5.0.1", pool_id="here-7")],
+    ),
     record("bridge", config_from="settings", pools=[FOUR], attachable=True, ipam_options={"o": "p"}),
 ]
 

@@ -20,7 +20,7 @@ Serve = Callable[..., Server]
 def test_a_plugin_as_network_driver(host: Machine, serve: Serve) -> None:
     async def run() -> None:
         plugin = Cabling()
-        server = Served(plugin, host.root / "plugins" / "cabling.sock")
+        server = Served(host.root / "plugins" / "cabling.sock", plugin)
 
         def find(name: str) -> Plugin:
             return plugin_of(name, host.root / "plugins", [])

@@ -19,7 +19,7 @@ from longshore.containers.container import Container
 from longshore.containers.record import RecordEndpoint, ipam_config
 from longshore.engine.engine import Engine
 from longshore.engine.links import link_firewall, links_of, parse_link, tell_linking_containers
-from longshore.engine.ports import port_bindings, port_map
+from longshore.engine.ports import exposed_ports, port_bindings, port_map
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.network import Network
@@ -232,6 +232,7 @@ def _sandbox_options(engine: Engine, container: Container, namespace_of: int | N
         dns_search=list(host_config.DnsSearch or daemon.dns_search),
         dns_options=list(host_config.DnsOptions or daemon.dns_opts),
         links=links_of(engine, container) if on_default else [],
+        exposed=exposed_ports(container),
     )
 
 

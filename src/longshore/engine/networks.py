@@ -63,8 +63,6 @@ async def network_create(engine: Engine, request: NetworkCreateRequest) -> Netwo
     """POST /networks/create. Raises Conflict, Forbidden, InvalidParameter, NotFound as Docker does."""
     _refuse_swarm(request)
     ipam = request.IPAM or IPAM()
-    if ipam.Driver not in ("", "default"):
-        raise NotFound(f"could not find plugin {ipam.Driver} in v1 plugin registry: plugin not found")
     driver = request.Driver or "bridge"
     defaults = engine.config.default_network_opts.get(driver, {})
     network = await engine.networks.create_network(
@@ -78,6 +76,8 @@ async def network_create(engine: Engine, request: NetworkCreateRequest) -> Netwo
         enable_ipv6=_enabled(request.EnableIPv6, defaults, 6),
         labels=request.Labels,
         ipam_options=ipam.Options,
+        ipam_driver=ipam.Driver,
+        scope=request.Scope,
         config_only=request.ConfigOnly,
         config_from=request.ConfigFrom.Network if request.ConfigFrom is not None else "",
     )
@@ -238,7 +238,7 @@ def describe_network(engine: Engine, network: Network, containers: bool = True) 
         EnableIPv4=network.enable_ipv4,
         EnableIPv6=network.enable_ipv6,
         IPAM=IPAM(
-            Driver="default",
+            Driver=network.record.ipam_driver,
             Options=network.record.ipam_options or None,
             Config=[
                 IPAMConfig(
@@ -265,7 +265,7 @@ def _containers(engine: Engine, network: Network) -> dict[str, NetworkContainer]
     for endpoint in network.endpoints.values():
         container = engine.containers.find(endpoint.container_id)
         found[endpoint.container_id] = NetworkContainer(
-            Name=container.name if container is not None else endpoint.name,
+            Name=endpoint.name if endpoint.gateway_service or container is None else container.name,
             EndpointID=endpoint.id,
             MacAddress=endpoint.mac_address,
             IPv4Address=_with_prefix(endpoint.ipv4_address, endpoint.ipv4_prefixlen),

@@ -45,6 +45,15 @@ def port_bindings(container: Container) -> list[PortBinding]:
     return bindings
 
 
+def exposed_ports(container: Container) -> list[tuple[str, int]]:
+    """Protocols and numbers of the ports that the container exposes. Raises InvalidParameter."""
+    found = []
+    for text in container.config.ExposedPorts or {}:
+        protocol, first, last = parse_port(text)
+        found += [(protocol, number) for number in range(first, last + 1)]
+    return found
+
+
 def _host_ports(text: str, offset: int, span: int) -> tuple[int, int]:
     """The host ports to choose from; a range of the same length as the container's goes port by port."""
     if not text:

@@ -15,6 +15,8 @@ DEFAULT_ADDRESS_POOLS: tuple[tuple[str, int], ...] = (
     ("192.168.0.0/16", 20),
 )
 """Docker's: fifteen networks of 65,534 addresses, then sixteen of 4,094."""
+GLOBAL_ADDRESS_POOLS: tuple[tuple[str, int], ...] = (("10.0.0.0/8", 24),)
+"""Docker's, for networks that span machines."""
 
 
 @dataclass(frozen=True, slots=True)

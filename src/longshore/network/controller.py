@@ -11,12 +11,11 @@ from pathlib import Path
 
 from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux.netlink import NetlinkSocket
-from longshore.network.config import DEFAULT_ADDRESS_POOLS, NetworkConfig
+from longshore.network.config import DEFAULT_ADDRESS_POOLS, GLOBAL_ADDRESS_POOLS, NetworkConfig
 from longshore.network.create import (
     PREDEFINED,
     config_record,
     default_records,
-    resolve_record,
     settings_of,
     user_record,
 )
@@ -27,10 +26,13 @@ from longshore.network.drivers.null import NullDriver
 from longshore.network.drivers.vlan import VlanDriver
 from longshore.network.firewall import Firewall
 from longshore.network.foreign import dismiss, obstacles
-from longshore.network.ipam import AddressSpace, IPAMPool, parse_network
-from longshore.network.network import Network, NetworkRecord
+from longshore.network.ipam import AddressSpace, IPAMPool
+from longshore.network.ipam_driver import BUILT_IN, RemoteIpam
+from longshore.network.lifecycle import finish_removal, take_down, take_up
+from longshore.network.network import Network
 from longshore.network.options import ENABLE
 from longshore.network.ports import PortAllocator
+from longshore.network.record import NetworkRecord
 from longshore.network.restore import restore_sandboxes
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
@@ -52,11 +54,15 @@ class NetworkController:
         self.database = NetworkDatabase(config.database)
         self.ports = PortAllocator(relays=config.userland_proxy, firewall=config.firewall)
         self.drivers = DriverRegistry(config.plugin)
+        self.ipam_drivers: dict[str, RemoteIpam] = {}
         self.networks_by_id: dict[str, Network] = {}
         self._warm = WarmSandboxes(config.namespaces, config.warm_sandboxes)
         self._machine: Machine | None = None
         self._watch: FirewallWatch | None = None
-        self._space = AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS))
+        self._spaces = {
+            "local": AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS)),
+            "global": AddressSpace(list(GLOBAL_ADDRESS_POOLS)),
+        }
         self._sandboxes: dict[str, Sandbox] = {}
         self._departures: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -72,7 +78,10 @@ class NetworkController:
         stored = await asyncio.to_thread(self._stored_networks)
         for record in [*default_records(self.config, stored), *self._user_records(stored)]:
             try:
-                await self._take_up(record)
+                if record.in_delete:
+                    await finish_removal(self, record)
+                else:
+                    await take_up(self, record)
             except (EngineError, OSError) as exc:
                 if record.name in PREDEFINED:
                     raise
@@ -142,6 +151,8 @@ class NetworkController:
         enable_ipv6: bool = False,
         labels: Mapping[str, str] | None = None,
         ipam_options: Mapping[str, str] | None = None,
+        ipam_driver: str = BUILT_IN,
+        scope: str = "",
         config_only: bool = False,
         config_from: str = "",
     ) -> Network:
@@ -152,6 +163,8 @@ class NetworkController:
         """
         if not config_only and self.drivers.find(driver or "bridge") is None:
             await asyncio.to_thread(self.drivers.discover, driver)
+        if not config_only:
+            await asyncio.to_thread(self._find_ipam_driver, ipam_driver)
         async with self._lock:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network ")
@@ -174,7 +187,7 @@ class NetworkController:
                     enable_ipv6=enable_ipv6,
                     labels=dict(labels or {}),
                 )
-                return await self._take_up(settings, new=True)
+                return await take_up(self, settings, new=True)
             defaults = self.config.default_network_opts.get(driver or "bridge", {})
             options = {**{k: v for k, v in defaults.items() if k not in ENABLE.values()}, **(options or {})}
             record = user_record(
@@ -188,12 +201,14 @@ class NetworkController:
                 enable_ipv4=enable_ipv4,
                 enable_ipv6=enable_ipv6,
                 labels=dict(labels or {}),
+                ipam_driver=ipam_driver or BUILT_IN,
+                scope=self.drivers.scope(driver or "bridge", scope),
                 known=self.drivers,
             )
             record.config_from = config_from
             if any(other.record.link == record.link != "" for other in self.networks_by_id.values()):
                 raise Forbidden(f"bridge name already used by another network: {record.link}")
-            return await self._take_up(record, new=True)
+            return await take_up(self, record, new=True)
 
     async def remove_network(self, network: Network) -> None:
         """Remove a network. Raises Forbidden for a predefined one or one with endpoints on it."""
@@ -219,12 +234,11 @@ class NetworkController:
                 )
             network.removing = True
             try:
-                await asyncio.to_thread(self._delete, network)
+                await take_down(self, network)
             except OSError as exc:
-                network.removing = False
                 raise System(f"error while removing network: {exc}") from exc
-            del self.networks_by_id[network.id]
-            self._release_subnets(network.record)
+            finally:
+                network.removing = False
 
     async def create_sandbox(self, container_id: str, options: SandboxOptions) -> Sandbox:
         """Make a container's sandbox, after destroying any stale one it has. Raises OSError, System."""
@@ -290,6 +304,10 @@ class NetworkController:
         links = [network.record.link for network in self.networks() if network.record.link]
         return obstacles(self.config.table, links) if self.config.firewall else []
 
+    def space(self, scope: str) -> AddressSpace:
+        """The subnets of networks of that scope, `local` or `global`."""
+        return self._spaces[scope]
+
     @property
     def machine(self) -> Machine:
         """Handles into the machine's own network namespace. Only between start and stop."""
@@ -304,28 +322,6 @@ class NetworkController:
         return sorted(
             (record for record in stored if record.name not in PREDEFINED), key=lambda one: one.created
         )
-
-    async def _take_up(self, record: NetworkRecord, *, new: bool = False) -> Network:
-        """Make a network of a record: subnets and addresses reserved, everything on the machine made."""
-        driver = self.drivers.find(record.driver) or (None if new else self.drivers.remote(record.driver))
-        if driver is None:
-            raise NotFound(f"could not find plugin {record.driver} in v1 plugin registry: plugin not found")
-        network = Network(record, driver)
-        reserved: list[str] = []
-        try:
-            if driver.addressed:
-                await asyncio.to_thread(resolve_record, record, self._space, self.machine.rtnl, reserved)
-                network.open_pools()
-            await asyncio.to_thread(self._create, network, new)
-        except BaseException as exc:
-            for subnet in reserved:
-                self._space.release(parse_network(subnet))
-            if isinstance(exc, OSError):
-                link = record.link or record.parent
-                raise System(f"cannot create network {record.id} ({link}): {exc}") from exc
-            raise
-        self.networks_by_id[network.id] = network
-        return network
 
     # What follows blocks, and runs in threads.
 
@@ -375,25 +371,11 @@ class NetworkController:
         self._machine = None
         self.database.close()
 
-    def _create(self, network: Network, new: bool) -> None:
-        self.store.save("network", network.id, network.record, durable=True)
-        try:
-            before = network.record.link_made, network.record.admitted
-            network.behaviour.create(network)
-            if (network.record.link_made, network.record.admitted) != before:
-                self.store.save("network", network.id, network.record, durable=True)
-            if new:
-                self.database.add([network.record])
-        except BaseException:
-            if new:
-                self.store.delete("network", network.id)
-            raise
-
-    def _delete(self, network: Network) -> None:
-        network.behaviour.delete(network)
-        self.store.delete("network", network.id)
-        self.database.remove(network.id)
-
-    def _release_subnets(self, record: NetworkRecord) -> None:
-        for pool in record.pools:
-            self._space.release(parse_network(pool.subnet))
+    def _find_ipam_driver(self, name: str) -> None:
+        """Raises NotFound if there is no such IPAM driver."""
+        if name in ("", BUILT_IN, "null") or name in self.ipam_drivers:
+            return
+        with suppress(NotFound):
+            if self.config.plugin is not None and self.config.plugin(name).implements("IpamDriver"):
+                return
+        raise NotFound(f"could not find plugin {name} in v1 plugin registry: plugin not found")

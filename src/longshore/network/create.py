@@ -22,7 +22,6 @@ from longshore.network.ipam import (
     parse_address,
     parse_network,
 )
-from longshore.network.network import NetworkRecord
 from longshore.network.options import (
     BRIDGE_NAME,
     DEFAULT_BRIDGE,
@@ -32,6 +31,7 @@ from longshore.network.options import (
     MASQUERADE,
     MTU,
 )
+from longshore.network.record import NetworkRecord
 from longshore.network.resolvconf import host_resolv_conf
 from longshore.types.timestamp import now
 
@@ -81,6 +81,8 @@ def user_record(
     enable_ipv4: bool,
     enable_ipv6: bool,
     labels: dict[str, str],
+    ipam_driver: str,
+    scope: str,
     known: DriverRegistry,
 ) -> NetworkRecord:
     """A user's network, checked as far as that needs no look at the machine.
@@ -102,6 +104,7 @@ def user_record(
     record = _record(name, driver)
     record.options, record.labels, record.ipam_options = options, labels, ipam_options
     record.internal, record.attachable = internal, attachable
+    record.ipam_driver, record.scope = ipam_driver, scope
     record.enable_ipv4, record.enable_ipv6 = enable_ipv4, enable_ipv6
     record.pools = _pools(record, pools)
     behaviour.prepare(record)
@@ -162,16 +165,17 @@ def resolve_record(
     """
     if record.options.get(DEFAULT_BRIDGE) == "true":
         _adopt_addresses(record, rtnl)
+    avoid = in_use(rtnl) if record.scope == "local" and not all(pool.subnet for pool in record.pools) else []
     for pool in record.pools:
         if pool.subnet:
             space.reserve(parse_network(pool.subnet))
-        elif pool is record.pools[-1] and record.enable_ipv6 and not _has_version(record.pools, 6):
-            chosen = space.allocate(6, _in_use(rtnl)) if space.offers(6) else _unique_local(record.id)
+        elif record.version_of(pool) == 6:
+            chosen = space.allocate(6, avoid) if space.offers(6) else _unique_local(record.id)
             pool.subnet, pool.chosen = str(chosen), True
             if not space.offers(6):
                 space.reserve(chosen)
         else:
-            pool.subnet, pool.chosen = str(space.allocate(4, _in_use(rtnl))), True
+            pool.subnet, pool.chosen = str(space.allocate(4, avoid)), True
         reserved.append(pool.subnet)
 
 
@@ -302,17 +306,13 @@ def _adopt_addresses(record: NetworkRecord, rtnl: NetlinkSocket) -> None:
             rtnetlink.delete_address(rtnl, link.index, address)
 
 
-def _in_use(rtnl: NetlinkSocket) -> list[IPNetwork]:
+def in_use(rtnl: NetlinkSocket) -> list[IPNetwork]:
     """What the machine has routes to, and its name servers."""
     found: list[IPNetwork] = list(rtnetlink.routed_networks(rtnl))
     for server in host_resolv_conf().nameservers:
         with suppress(InvalidParameter):
             found.append(parse_network(server.partition("%")[0]))
     return found
-
-
-def _has_version(pools: Sequence[IPAMPool], version: int) -> bool:
-    return any(pool.subnet and parse_network(pool.subnet).version == version for pool in pools)
 
 
 def _unique_local(id: str) -> IPNetwork:

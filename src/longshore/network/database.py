@@ -9,8 +9,8 @@ from pathlib import Path
 from longshore.bolt import BrokenDatabase, Bucket
 from longshore.bolt.database import SharedDatabase
 from longshore.network import dockerd
-from longshore.network.network import NetworkRecord
 from longshore.network.options import DEFAULT_BRIDGE
+from longshore.network.record import NetworkRecord
 
 _LIBNETWORK, _OURS = b"libnetwork", b"longshore"
 
@@ -56,7 +56,9 @@ class NetworkDatabase:
         new = False
         for record in records:
             # dockerd makes the default bridge anew each time it starts, under another id.
-            if record.id.encode() in known or DEFAULT_BRIDGE in record.options:
+            # Without a store that it shares with others, it has no networks that span machines.
+            local = record.scope == "local"
+            if record.id.encode() in known or DEFAULT_BRIDGE in record.options or not local:
                 continue
             known[record.id.encode()] = b""
             for key, value in dockerd.to_values(record).items():

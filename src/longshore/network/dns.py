@@ -78,6 +78,8 @@ class Resolver:
         """Answer a query that came as a datagram, at once or when a server has answered."""
         query = dnsmessage.parse(message)
         if query is None:
+            if refusal := dnsmessage.refusal(message):
+                self._send(refusal, client)
             return
         records = self._records(query)
         if records is not None:
@@ -93,7 +95,7 @@ class Resolver:
         """What is answered to a question about one of our names, nothing maybe; None for other names."""
         if query.type == dnsmessage.PTR:
             if name := self._name_of(dnsmessage.reverse_address(query.name)):
-                return [dnsmessage.pointer_record(name)]
+                return dnsmessage.pointer_records(name)
             return None
         neighbours = self._neighbours(query.name)
         if not neighbours:
@@ -132,7 +134,7 @@ class Resolver:
                 continue
             if dnsmessage.is_final(reply):
                 break
-        self._send(reply, client)
+        self._send(dnsmessage.as_datagram(query, reply), client)
 
     def _send(self, reply: bytes, client: tuple[str, int]) -> None:
         if self._transport and not self._transport.is_closing():
@@ -149,30 +151,38 @@ class Resolver:
         try:
             while True:
                 message = await asyncio.wait_for(_read_message(reader), _IDLE)
-                query = dnsmessage.parse(message)
-                if query is None:
+                reply = await self._reply_to(message)
+                if reply is None:
                     return
-                records = self._records(query)
-                if records is not None:
-                    reply = dnsmessage.answer(query, records)
-                elif self._forwards():
-                    reply = await self._forward_stream(query, message)
-                else:
-                    reply = dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
                 writer.write(struct.pack("!H", len(reply)) + reply)
-                await writer.drain()
+                await asyncio.wait_for(writer.drain(), _IDLE)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return
         finally:
             writer.close()
 
+    async def _reply_to(self, message: bytes) -> bytes | None:
+        """To a query over TCP; None to what must not be replied to."""
+        query = dnsmessage.parse(message)
+        if query is None:
+            return dnsmessage.refusal(message)
+        records = self._records(query)
+        if records is not None:
+            return dnsmessage.answer(query, records)
+        if self._forwards():
+            return await self._forward_stream(query, message)
+        return dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
+
     async def _forward_stream(self, query: Query, message: bytes) -> bytes:
         reply = dnsmessage.answer(query, [], code=dnsmessage.SERVFAIL)
         for server in self._upstream:
             try:
-                reply = await asyncio.wait_for(self._ask_by_stream(message, server), _TIMEOUT)
+                told = await asyncio.wait_for(self._ask_by_stream(message, server), _TIMEOUT)
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 continue
+            if not dnsmessage.matches(query, told):
+                continue
+            reply = told
             if dnsmessage.is_final(reply):
                 break
         return reply

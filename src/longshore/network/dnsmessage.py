@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 A, PTR, MX, AAAA, SRV, ANY = 1, 12, 15, 28, 33, 255
-NOERROR, FORMERR, SERVFAIL, _REFUSED = 0, 1, 2, 5
+NOERROR, FORMERR, SERVFAIL, _NOTIMP, _REFUSED = 0, 1, 2, 4, 5
 _HEADER = struct.Struct("!HHHHHH")
 _QR, _OPCODE, _TC, _RD, _RA = 0x8000, 0x7800, 0x0200, 0x0100, 0x0080
 _IN = 1
@@ -18,7 +18,10 @@ _NAME_POINTER = b"\xc0\x0c"
 """The name of an answer: that of the question, which follows the header."""
 _OPT = 41
 _PLAIN_UDP, _LARGEST_UDP = 512, 4096
-"""Bytes of a datagram: without EDNS (RFC 6891), and at most with it."""
+"""Bytes of a datagram: without EDNS (RFC 6891), and at most of our own with it."""
+_LONGEST_NAME, _LONGEST_LABEL = 255, 63
+_LONGEST = 0xFFFF
+"""Bytes of a message over TCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,11 @@ class Query:
 
 
 def parse(message: bytes) -> Query | None:
-    """The question of a standard query; None for anything else, which is not ours to answer."""
+    """The question of a standard query; None for anything else.
+
+    A question comes first, so that its name has nothing before it that it could point to: one that is
+    compressed is refused, as one that is too long.
+    """
     try:
         id, flags, questions, answers, authorities, additional = _HEADER.unpack_from(message)
         if flags & (_QR | _OPCODE) or questions != 1:
@@ -43,7 +50,7 @@ def parse(message: bytes) -> Query | None:
         labels: list[str] = []
         offset = _HEADER.size
         while length := message[offset]:
-            if length > 63:
+            if length > _LONGEST_LABEL or offset + 1 + length - _HEADER.size >= _LONGEST_NAME:
                 return None
             labels.append(message[offset + 1 : offset + 1 + length].decode("ascii", "replace").lower())
             offset += 1 + length
@@ -56,28 +63,49 @@ def parse(message: bytes) -> Query | None:
     size = _PLAIN_UDP
     # The one thing that as a rule follows the question is an OPT record: the root's name, the type, the size.
     if additional and not answers + authorities and message[end : end + 3] == bytes([0, 0, _OPT]):
-        size = min(max(int.from_bytes(message[end + 3 : end + 5], "big"), _PLAIN_UDP), _LARGEST_UDP)
+        size = max(int.from_bytes(message[end + 3 : end + 5], "big"), _PLAIN_UDP)
     return Query(id, flags, ".".join(labels), kind, message[_HEADER.size : end], size)
 
 
-def answer(query: Query, records: Sequence[bytes], *, code: int = NOERROR) -> bytes:
-    """The reply with these records, or with an error code."""
-    flags = _QR | (query.flags & _RD) | _RA | code
-    return _HEADER.pack(query.id, flags, 1, len(records), 0, 0) + query.wire + b"".join(records)
+def refusal(message: bytes) -> bytes | None:
+    """The reply to what `parse` makes nothing of: FORMERR or NOTIMP; None to what must not be replied to.
+
+    Replies are never replied to: two servers would keep each other busy.
+    """
+    if len(message) < _HEADER.size:
+        return None
+    id, flags, *_ = _HEADER.unpack_from(message)
+    if flags & _QR:
+        return None
+    code = _NOTIMP if flags & _OPCODE else FORMERR
+    return _HEADER.pack(id, _QR | (flags & (_OPCODE | _RD)) | _RA | code, 0, 0, 0, 0)
+
+
+def answer(query: Query, records: Sequence[bytes], *, code: int = NOERROR, size: int = _LONGEST) -> bytes:
+    """The reply with these records, as many as fit, or with an error code."""
+    room = size - _HEADER.size - len(query.wire)
+    fitting = 0
+    for record in records:
+        room -= len(record)
+        if room < 0:
+            break
+        fitting += 1
+    flags = _QR | (query.flags & _RD) | _RA | code | (_TC if fitting < len(records) else 0)
+    head = _HEADER.pack(query.id, flags, 1, fitting, 0, 0)
+    return head + query.wire + b"".join(records[:fitting])
 
 
 def datagram(query: Query, records: Sequence[bytes]) -> bytes:
     """The reply as a datagram: with the records that fit, and the advice to ask over TCP if some do not."""
-    room = query.size - _HEADER.size - len(query.wire)
-    fitting: list[bytes] = []
-    for record in records:
-        room -= len(record)
-        if room < 0:
-            reply = bytearray(answer(query, fitting))
-            reply[2] |= _TC >> 8
-            return bytes(reply)
-        fitting.append(record)
-    return answer(query, records)
+    return answer(query, records, size=min(query.size, _LARGEST_UDP))
+
+
+def as_datagram(query: Query, reply: bytes) -> bytes:
+    """A server's reply, or the advice to ask over TCP if the client does not take as much."""
+    if len(reply) <= query.size:
+        return reply
+    id, flags, *_ = _HEADER.unpack_from(reply)
+    return _HEADER.pack(id, flags | _TC, 1, 0, 0, 0) + query.wire
 
 
 def address_record(address: str) -> bytes:
@@ -86,10 +114,12 @@ def address_record(address: str) -> bytes:
     return _record(A if len(packed) == 4 else AAAA, packed)
 
 
-def pointer_record(name: str) -> bytes:
-    """A PTR record for the question's name."""
+def pointer_records(name: str) -> list[bytes]:
+    """A PTR record for the question's name; none where the name is too long for DNS."""
     labels = [label.encode() for label in name.split(".") if label]
-    return _record(PTR, b"".join(bytes([len(label)]) + label for label in labels) + b"\0")
+    if max(map(len, labels), default=0) > _LONGEST_LABEL or len(name) > _LONGEST_NAME - 2:
+        return []
+    return [_record(PTR, b"".join(bytes([len(label)]) + label for label in labels) + b"\0")]
 
 
 def reverse_address(name: str) -> str:
@@ -109,8 +139,10 @@ def matches(query: Query, reply: bytes) -> bool:
     """Whether a message is a reply to the query: same id, same question in any case (RFC 5452)."""
     if len(reply) < _HEADER.size or reply[:2] != struct.pack("!H", query.id) or not reply[2] & 0x80:
         return False
+    if reply[4:6] == b"\0\0":  # What a server did not understand it need not repeat.
+        return reply[3] & 15 != NOERROR
     question = reply[_HEADER.size : _HEADER.size + len(query.wire)]
-    return question.lower() == query.wire.lower() or not reply[5]
+    return reply[4:6] == b"\0\1" and question.lower() == query.wire.lower()
 
 
 def is_final(reply: bytes) -> bool:

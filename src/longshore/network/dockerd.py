@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from longshore.network.ipam import IPAMPool
-from longshore.network.network import NetworkRecord
+from longshore.network.ipam_driver import BUILT_IN
 from longshore.network.options import HOST_BINDING, ICC, INTERFACE_PREFIX, MASQUERADE, MTU, flag
+from longshore.network.record import NetworkRecord
 
 _PREFIX = "docker/network/v1.0"
 _OPTIONS = "com.docker.network.generic"
@@ -37,7 +38,7 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
         driver = kept["networkType"]
         if kept.get("inDelete") or kept["ingress"]:
             return None
-        if kept["scope"] != "local" or kept["ipamType"] not in ("", "default"):
+        if kept["scope"] != "local":
             return None
         made = _decode(values.get(_key(driver, id), b""))
         options = (kept.get("generic") or {}).get(_OPTIONS) or {}
@@ -49,6 +50,8 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
                 "created": kept["created"],
                 "options": options,
                 "pools": [*_pools(kept, "ipamV4"), *_pools(kept, "ipamV6")],
+                "ipam_driver": kept["ipamType"] or BUILT_IN,
+                "address_space": kept.get("addrSpace", "") if _managed(kept) else "",
                 "ipam_options": kept.get("ipamOptions") or {},
                 "internal": kept["internal"],
                 "attachable": kept["attachable"],
@@ -76,7 +79,7 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
     if record.internal:
         generic["com.docker.network.internal"] = True
     kept: dict[str, Any] = {
-        "addrSpace": _SPACE if addressed else "",
+        "addrSpace": (record.address_space or _SPACE) if addressed else "",
         "attachable": record.attachable,
         "configFrom": record.config_from,
         "configOnly": record.config_only,
@@ -89,7 +92,7 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
         "ingress": False,
         "internal": record.internal,
         "ipamOptions": record.ipam_options,
-        "ipamType": "default",
+        "ipamType": record.ipam_driver,
         "labels": record.labels,
         "loadBalancerIP": "",
         "loadBalancerMode": "NAT",
@@ -104,7 +107,7 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
         if pools:
             kept[f"{name}Config"] = _text([_pool_config(pool) for pool in pools])
             if not record.config_only:
-                kept[f"{name}Info"] = _text([_pool_info(pool) for pool in pools])
+                kept[f"{name}Info"] = _text([_pool_info(record, pool) for pool in pools])
     values = {
         _key("network", record.id): _encode(kept),
         _key("endpoint_count", record.id): _encode({"Count": 0}),
@@ -184,9 +187,14 @@ def _pools(kept: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
                 "gateway": (data.get("Gateway") or config.get("Gateway") or "").partition("/")[0],
                 "aux_addresses": config.get("AuxAddresses") or {},
                 "chosen": not config.get("PreferredPool"),
+                "pool_id": (info.get("PoolID") or "") if _managed(kept) else "",
             }
         )
     return found
+
+
+def _managed(kept: Mapping[str, Any]) -> bool:
+    return kept["ipamType"] not in ("", BUILT_IN)
 
 
 def _pool_config(pool: IPAMPool) -> dict[str, Any]:
@@ -198,8 +206,8 @@ def _pool_config(pool: IPAMPool) -> dict[str, Any]:
     }
 
 
-def _pool_info(pool: IPAMPool) -> dict[str, Any]:
-    data: dict[str, Any] = {"AddressSpace": _SPACE, "Pool": pool.subnet}
+def _pool_info(record: NetworkRecord, pool: IPAMPool) -> dict[str, Any]:
+    data: dict[str, Any] = {"AddressSpace": record.address_space or _SPACE, "Pool": pool.subnet}
     if pool.gateway:
         data["Gateway"] = _with_prefix(pool, pool.gateway)
     if pool.aux_addresses:
@@ -207,7 +215,7 @@ def _pool_info(pool: IPAMPool) -> dict[str, Any]:
             name: _with_prefix(pool, address) for name, address in pool.aux_addresses.items()
         }
     id = f"{_SPACE}/{pool.subnet}" + (f"/{pool.ip_range}" if pool.ip_range else "")
-    return {"IPAMData": _text(data), "PoolID": id}
+    return {"IPAMData": _text(data), "PoolID": pool.pool_id or id}
 
 
 def _with_prefix(pool: IPAMPool, address: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -86,7 +87,19 @@ class Endpoint(msgspec.Struct, kw_only=True):
     """Further addresses, not taken from any pool."""
     links: dict[str, str] = {}
     """Names that this endpoint alone calls neighbours by, and the neighbours' names."""
+    told: dict[str, Any] = {}
+    """What a plug-in is told of the sandbox: ports that it exposes, and that it wants published."""
+    lacks_gateway: bool = False
+    """Whether its network, a plug-in's, leaves the way out to the engine."""
+    leads_out: bool = False
+    """Whether a default route came with it that is no gateway's."""
+    gateway_service: bool = False
+    """Whether it is the engine's, made because all others lack a gateway."""
+    held: dict[str, str] = {}
+    """Addresses to give back to an IPAM driver, and the ids of their pools."""
 
     def names(self) -> set[str]:
         """Every name it is found by, in lower case."""
+        if self.gateway_service:
+            return set()
         return {one.lower() for one in (self.name, *self.dns_names, *self.aliases)}

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore.network.hosts import host_mode_hosts_file, hosts_file, write_in_place
-from longshore.network.resolvconf import host_mode_text, host_resolv_conf, internal_text, legacy_text
+from longshore.network.resolvconf import (
+    host_mode_text,
+    host_resolv_conf,
+    internal_text,
+    is_address,
+    legacy_text,
+)
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
@@ -29,7 +35,9 @@ def write_files(controller: NetworkController, sandbox: Sandbox, *, fresh: bool 
 def upstream_servers(controller: NetworkController, sandbox: Sandbox) -> list[str]:
     """The DNS servers that the embedded resolver forwards to."""
     options, config = sandbox.options, controller.config
-    return internal_text(host_resolv_conf(), options.dns or config.dns, [], [])[1]
+    servers = internal_text(host_resolv_conf(), options.dns or config.dns, [], [])[1]
+    # A name here would have to be looked up, by whom?
+    return [server for server in servers if is_address(server)]
 
 
 def _hosts(controller: NetworkController, sandbox: Sandbox) -> str:
@@ -42,7 +50,7 @@ def _hosts(controller: NetworkController, sandbox: Sandbox) -> str:
         extra_hosts=options.extra_hosts,
         host_gateways=_host_gateways(controller),
         links=options.links,
-        endpoints=sandbox.endpoints,
+        endpoints=[endpoint for endpoint in sandbox.endpoints if not endpoint.gateway_service],
     )
 
 

@@ -27,6 +27,10 @@ class IPAMPool(msgspec.Struct, kw_only=True):
     aux_addresses: dict[str, str] = {}
     chosen: bool = False
     """The subnet was left to us."""
+    pool_id: str = ""
+    """What an IPAM driver knows it by."""
+    gateway_given: bool = False
+    """The IPAM driver named the gateway together with the pool."""
 
 
 class AddressPool:
@@ -108,6 +112,10 @@ class AddressSpace:
                     self._taken.append(candidate)
                     return candidate
         raise InvalidParameter("all predefined address pools have been fully subnetted")
+
+    def taken(self) -> list[IPNetwork]:
+        """What is allocated and reserved."""
+        return list(self._taken)
 
     def offers(self, version: int) -> bool:
         """Whether there are pools of that IP version to choose from."""

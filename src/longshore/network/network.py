@@ -5,59 +5,34 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from longshore.errors import EngineError, InvalidParameter
+from longshore.errors import EngineError, InvalidParameter, System
 from longshore.network.endpoint import Endpoint
 from longshore.network.ipam import AddressPool, IPAddress, IPAMPool, parse_address, parse_network
+from longshore.network.ipam_driver import IpamDriver
+from longshore.network.managed import release_addresses, replay_addresses, request_addresses
 from longshore.network.options import DEFAULT_BRIDGE, DEFAULT_GATEWAY, flag, gateway_mode
+from longshore.network.record import NetworkRecord
+from longshore.network.threads import in_thread
 
 if TYPE_CHECKING:
     from longshore.network.drivers import Driver
 
 
-class NetworkRecord(msgspec.Struct, kw_only=True):
-    """A network as it is stored. `created` is RFC 3339."""
-
-    id: str
-    name: str
-    driver: str
-    created: str
-    options: dict[str, str] = {}
-    pools: list[IPAMPool] = []
-    ipam_options: dict[str, str] = {}
-    internal: bool = False
-    attachable: bool = False
-    enable_ipv4: bool = True
-    enable_ipv6: bool = False
-    labels: dict[str, str] = {}
-    config_only: bool = False
-    """Only settings, for others to take: nothing is made of it."""
-    config_from: str = ""
-    """Name of the network whose settings were taken."""
-    link: str = ""
-    """The bridge's link."""
-    parent: str = ""
-    """The link that macvlan and ipvlan interfaces stand on."""
-    link_made: bool = False
-    """Whether link or parent is ours to delete: one that was there before is not."""
-    admitted: bool = False
-    """Whether other people's firewalls had to be asked to let it through."""
-
-
 class Network:
     """One network. Owned by the event loop's thread."""
 
-    scope = "local"
-
-    def __init__(self, record: NetworkRecord, driver: Driver) -> None:
+    def __init__(self, record: NetworkRecord, driver: Driver, ipam: IpamDriver | None = None) -> None:
+        """`ipam` manages its addresses in place of the network itself."""
         self.record = record
         self.behaviour = driver
+        self.ipam = ipam
         self.endpoints: dict[str, Endpoint] = {}
         """By endpoint id."""
         self.removing = False
         self._pools: list[tuple[AddressPool, str]] = []
         self._names: dict[str, dict[str, Endpoint]] = {}
+        self._not_had: set[tuple[str, str]] = set()
+        """Addresses that running endpoints have although somebody else was given them."""
 
     @property
     def id(self) -> str:
@@ -73,6 +48,11 @@ class Network:
     def driver(self) -> str:
         """Name of the driver."""
         return self.record.driver
+
+    @property
+    def scope(self) -> str:
+        """`local` or `global`."""
+        return self.record.scope
 
     @property
     def created(self) -> str:
@@ -174,15 +154,60 @@ class Network:
                 "user specified IP address is supported only when connecting to networks with user "
                 "configured subnets"
             )
-        for text in wanted:
-            if text and not any(parse_address(text) in pool for pool, _ in self._pools):
+        for text in filter(None, wanted):
+            if not any(parse_address(text) in parse_network(pool.subnet) for pool in self.pools):
                 raise self._foreign(text)
 
-    def take_address(self, version: int, wanted: str) -> tuple[str, int, str]:
-        """An address, its prefix length and its gateway; the wanted address if one is named.
+    async def take_addresses(self, endpoint: Endpoint, ipv4: str, ipv6: str) -> None:
+        """Give an endpoint its addresses, prefix lengths and gateways; those that are wanted, if any are.
 
-        Raises Forbidden if it is in use, InvalidParameter if it is on none of the subnets, Unavailable.
+        Raises Forbidden if one is in use, InvalidParameter if it is on none of the subnets, Unavailable, and
+        whatever an IPAM driver says. What was taken by then `release_addresses` gives back.
         """
+        if self.ipam is not None:
+            await in_thread(request_addresses, self.ipam, self.record, endpoint, {4: ipv4, 6: ipv6})
+            for other in self.endpoints.values():
+                for address in {*endpoint.held} & {*other.held}:
+                    del endpoint.held[address]  # It is the other's.
+                    raise System(f"ipam driver {self.record.ipam_driver} gave {address}, which is in use")
+            return
+        if self.enable_ipv4:
+            taken = self._take_address(4, ipv4)
+            endpoint.ipv4_address, endpoint.ipv4_prefixlen, endpoint.ipv4_gateway = taken
+        if self.enable_ipv6:
+            taken = self._take_address(6, ipv6)
+            endpoint.ipv6_address, endpoint.ipv6_prefixlen, endpoint.ipv6_gateway = taken
+
+    async def restore_addresses(self, endpoint: Endpoint) -> list[str]:
+        """Take again what a running endpoint has; returns what could not be had again."""
+        problems: list[str] = []
+        if self.ipam is not None:
+            if self.record.ipam_replay:
+                ipam, record = self.ipam, self.record
+                await in_thread(lambda: problems.extend(replay_addresses(ipam, record, endpoint)))
+            return problems
+        for version, address in ((4, endpoint.ipv4_address), (6, endpoint.ipv6_address)):
+            if address:
+                try:
+                    self._take_address(version, address)
+                except EngineError as exc:
+                    self._not_had.add((endpoint.id, address))
+                    problems.append(f"{endpoint.name}: {address}: {exc.message}")
+        return problems
+
+    async def release_addresses(self, endpoint: Endpoint) -> None:
+        """Give an endpoint's addresses back."""
+        if self.ipam is not None:
+            await in_thread(release_addresses, self.ipam, endpoint)
+            return
+        for text in (endpoint.ipv4_address, endpoint.ipv6_address):
+            if text and (endpoint.id, text) not in self._not_had:
+                address: IPAddress = ipaddress.ip_address(text)
+                for pool, _ in self._pools:
+                    if address in pool:
+                        pool.release(address)
+
+    def _take_address(self, version: int, wanted: str) -> tuple[str, int, str]:
         failure: EngineError | None = None
         for pool, gateway in self._pools:
             if pool.subnet.version != version:
@@ -207,12 +232,3 @@ class Network:
             f"invalid config for network {self.name}: invalid endpoint settings:\n"
             f"no configured subnet contains IP address {address}"
         )
-
-    def release_addresses(self, endpoint: Endpoint) -> None:
-        """Give an endpoint's addresses back."""
-        for text in (endpoint.ipv4_address, endpoint.ipv6_address):
-            if text:
-                address: IPAddress = ipaddress.ip_address(text)
-                for pool, _ in self._pools:
-                    if address in pool:
-                        pool.release(address)

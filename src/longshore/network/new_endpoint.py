@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 from longshore.errors import Forbidden, InvalidParameter
-from longshore.network.drivers.bridge import mac_of
+from longshore.network.drivers.bridge import mac_of, random_mac
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.ipam import parse_address
 from longshore.network.network import Network
@@ -19,12 +20,14 @@ from longshore.network.options import (
 )
 
 
-def make_endpoint(
+async def make_endpoint(
     container_id: str,
     others: Sequence[Endpoint],
     network: Network,
     options: EndpointOptions,
-    undo: ExitStack,
+    undo: AsyncExitStack,
+    *,
+    gateway_service: bool = False,
 ) -> Endpoint:
     """An endpoint beside the `others` of its container, with its addresses and names taken.
 
@@ -43,21 +46,18 @@ def make_endpoint(
         default_route=not network.internal,
         link_local_addresses=[str(parse_address(one)) for one in options.link_local_addresses],
         links=dict(options.links),
+        gateway_service=gateway_service,
     )
     if network.behaviour.addressed:
-        undo.callback(network.release_addresses, endpoint)
+        undo.push_async_callback(network.release_addresses, endpoint)
         network.check_wanted(options.ipv4_address, options.ipv6_address)
-        if network.enable_ipv4:
-            endpoint.ipv4_address, endpoint.ipv4_prefixlen, endpoint.ipv4_gateway = network.take_address(
-                4, options.ipv4_address
-            )
-        if network.enable_ipv6:
-            endpoint.ipv6_address, endpoint.ipv6_prefixlen, endpoint.ipv6_gateway = network.take_address(
-                6, options.ipv6_address
-            )
+        endpoint.mac_address = _mac_address(options.mac_address)
+        ipam = network.ipam
+        if not endpoint.mac_address and ipam is not None and await asyncio.to_thread(ipam.needs_mac):
+            endpoint.mac_address = random_mac()
+        await network.take_addresses(endpoint, options.ipv4_address, options.ipv6_address)
         if network.internal:
             endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
-        endpoint.mac_address = _mac_address(options.mac_address)
         if not endpoint.mac_address and not network.behaviour.gives_mac:
             endpoint.mac_address = mac_of(endpoint.ipv4_address)
         endpoint.interface = _free_interface(network, endpoint, others)

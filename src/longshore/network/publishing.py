@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longshore.errors import EngineError, System
 from longshore.network.endpoint import Endpoint, PortBinding, PublishedPort
 from longshore.network.network import Network
 from longshore.network.options import HOST_BINDING, trusted_interfaces
 from longshore.network.ports import Wanted
+from longshore.network.sandbox_record import SandboxOptions
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
 
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+
 
 def gateway_endpoint(endpoints: Iterable[Endpoint], version: int) -> Endpoint | None:
     """The endpoint that leads out: the one of highest priority, then the first by its network's name."""
-    order = sorted(endpoints, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name))
+    order = sorted(
+        endpoints,
+        key=lambda endpoint: (endpoint.gateway_service, -endpoint.gw_priority, endpoint.network_name),
+    )
     for endpoint in order:
         if not endpoint.default_route:
             continue
@@ -44,7 +50,8 @@ def published_versions(
     for version, endpoint in ((4, four), (6, six or four)):
         if endpoint is not None:
             network = networks.get(endpoint.network_id)
-            if network is not None and network.behaviour.publishes and not network.internal:
+            publishes = network is not None and (network.behaviour.publishes or network.behaviour.remote)
+            if network is not None and publishes and not network.internal:
                 found[endpoint.id].append(version)
     return found
 
@@ -54,8 +61,10 @@ def allocate_ports(
 ) -> list[PublishedPort]:
     """Take host ports for the bindings, on behalf of the endpoint and for the versions it publishes for.
 
-    Raises System with Docker's message; nothing is taken then.
+    Raises System with Docker's message; nothing is taken then. Plug-ins publish ports by themselves.
     """
+    if not network.behaviour.publishes:
+        return []
     default = network.options.get(HOST_BINDING) or "0.0.0.0"
     direct = controller.config.allow_direct_routing or bool(trusted_interfaces(network.options))
     wanted: list[Wanted] = []
@@ -86,6 +95,27 @@ def allocate_ports(
             "driver failed programming external connectivity on endpoint "
             f"{endpoint.name} ({endpoint.id}): {exc.message}"
         ) from exc
+
+
+def port_options(options: SandboxOptions) -> dict[str, Any]:
+    """What plug-ins are told of a sandbox's ports, by the names of libnetwork's options."""
+    published = [
+        {
+            "Proto": _PROTOCOLS[one.protocol],
+            "IP": "",
+            "Port": one.container_port,
+            "HostIP": one.host_ip,
+            "HostPort": one.host_port_start,
+            "HostPortEnd": one.host_port_end or one.host_port_start,
+        }
+        for one in options.port_bindings
+    ]
+    ports = {*options.exposed, *((one.protocol, one.container_port) for one in options.port_bindings)}
+    exposed = [{"Proto": _PROTOCOLS[protocol], "Port": port} for protocol, port in sorted(ports)]
+    return {
+        "com.docker.network.endpoint.exposedports": exposed,
+        "com.docker.network.portmap": published,
+    }
 
 
 def as_bound(bindings: Sequence[PortBinding], ports: Sequence[PublishedPort]) -> list[PortBinding]:

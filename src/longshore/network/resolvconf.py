@@ -128,6 +128,15 @@ def internal_text(
     return text, upstream
 
 
+def is_address(server: str) -> bool:
+    """Whether it is an address, maybe with a zone."""
+    try:
+        ip_address(server)
+    except ValueError:
+        return False
+    return True
+
+
 def _reachable(server: str, *, ipv6: bool) -> bool:
     try:
         address = ip_address(server)

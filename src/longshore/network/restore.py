@@ -25,19 +25,36 @@ async def restore_sandboxes(
 ) -> None:
     """Fill `sandboxes` with those of active containers, by container id. Raises OSError."""
     kept: set[str] = set()
+    left_over: list[SandboxRecord] = []
     for record in await asyncio.to_thread(controller.store.load, "sandbox", SandboxRecord):
         alive = record.container_id in active and (
             record.options.host or is_network_namespace(Path(record.key))
         )
         if not alive:
-            await asyncio.to_thread(_remove_left_over, controller, record)
+            left_over.append(record)
             continue
         record.endpoints = [one for one in record.endpoints if one.network_id in controller.networks_by_id]
         sandbox = sandboxes[record.container_id] = Sandbox(controller, record)
         kept.add(Path(record.key).name)
         for problem in await sandbox.restore():
             log.warning("container %s: %s", record.container_id[:12], problem)
+    for record in left_over:
+        await asyncio.to_thread(_remove_left_over, controller, record)
+        await _give_addresses_back(controller, record)
+        await asyncio.to_thread(controller.store.delete, "sandbox", record.container_id)
     await asyncio.to_thread(_remove_namespaces, controller.config.namespaces, kept)
+
+
+async def _give_addresses_back(controller: NetworkController, record: SandboxRecord) -> None:
+    """To the plug-ins that gave them, unless they gave them to others since."""
+    for endpoint in record.endpoints:
+        network = controller.networks_by_id.get(endpoint.network_id)
+        if network is None or network.ipam is None:
+            continue
+        for other in network.endpoints.values():
+            for address in {*endpoint.held} & {*other.held}:
+                del endpoint.held[address]
+        await network.release_addresses(endpoint)
 
 
 def _remove_left_over(controller: NetworkController, record: SandboxRecord) -> None:
@@ -50,7 +67,6 @@ def _remove_left_over(controller: NetworkController, record: SandboxRecord) -> N
                 network.behaviour.disconnect(network, endpoint)
     if not record.options.host:
         remove_network_namespace(Path(record.key))
-    controller.store.delete("sandbox", record.container_id)
 
 
 def _remove_namespaces(directory: Path, kept: set[str]) -> None:

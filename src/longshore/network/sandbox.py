@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,15 +22,12 @@ from longshore.linux.netlink import NetlinkSocket
 from longshore.network.drivers.inside import delete_interface, wait_until_gone
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.files import write_files
+from longshore.network.gateway import gateway_network, needs_gateway_service
+from longshore.network.moving import move_ports, publish_first
 from longshore.network.namespace import set_up_namespace
 from longshore.network.network import Network
 from longshore.network.new_endpoint import make_endpoint
-from longshore.network.publishing import (
-    allocate_ports,
-    as_bound,
-    gateway_endpoint,
-    published_versions,
-)
+from longshore.network.publishing import as_bound, gateway_endpoint, port_options
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.threads import in_thread
 from longshore.tracing import span
@@ -87,7 +84,7 @@ class Sandbox:
             await in_thread(self._create)
         except asyncio.CancelledError:
             await in_thread(self._disconnect_all)
-            await in_thread(self._remove_all)
+            await in_thread(self._controller.store.delete, "sandbox", self.container_id)
             raise
 
     async def join(self, network: Network, options: EndpointOptions) -> Endpoint:
@@ -98,69 +95,106 @@ class Sandbox:
         async with self._lock:
             if self.destroyed:
                 raise Forbidden(f"sandbox of container {self.container_id[:12]} is gone")
-            if any(endpoint.network_id == network.id for endpoint in self.endpoints):
-                raise Forbidden(
-                    f"endpoint with name {options.name or self.container_id[:12]} already exists "
-                    f"in network {network.name}"
-                )
-            if network.removing:
-                raise Forbidden(f"network {network.name} is being removed")
             if network.driver == "host" and not self.options.host:
                 raise Forbidden("container cannot be connected to host network: its namespace is its own")
-            if network.record.config_only:
-                raise Forbidden("cannot create endpoint on configuration-only network")
             before = list(self.options.port_bindings)
-            with ExitStack() as undo:
-                endpoint = make_endpoint(self.container_id, self.endpoints, network, options, undo)
-                self.options.port_bindings = before + options.port_bindings
-                undo.callback(setattr, self.options, "port_bindings", before)
-                self.endpoints.append(endpoint)
-                undo.callback(self.endpoints.remove, endpoint)
-                with span("ports"):
-                    self._publish_first(network, endpoint)
-                undo.callback(lambda: self._controller.ports.release(endpoint.ports))
-                try:
-                    await in_thread(self._connect, network, endpoint)
-                except asyncio.CancelledError:
-                    await in_thread(self._disconnect_last)
-                    raise
-                except OSError as exc:
-                    raise System(f"failed to set up container networking: {exc}") from exc
-                try:
-                    await self._serve_names()
-                    await self._move_ports()
-                except BaseException:
-                    await in_thread(self._disconnect_last)
-                    raise
-                undo.pop_all()
+            endpoint = await self._join(network, options)
+            try:
+                await self._provide_gateway()
+            except BaseException:
+                self.options.port_bindings = before
+                await self._leave(endpoint)
+                raise
             return endpoint
+
+    async def _join(
+        self, network: Network, options: EndpointOptions, *, gateway_service: bool = False
+    ) -> Endpoint:
+        name = options.name or self.container_id[:12]
+        if any(endpoint.network_id == network.id for endpoint in self.endpoints):
+            raise Forbidden(f"endpoint with name {name} already exists in network {network.name}")
+        if network.removing:
+            raise Forbidden(f"network {network.name} is being removed")
+        if network.record.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
+        before = list(self.options.port_bindings)
+        async with AsyncExitStack() as undo:
+            endpoint = await make_endpoint(
+                self.container_id, self.endpoints, network, options, undo, gateway_service=gateway_service
+            )
+            self.options.port_bindings = before + options.port_bindings
+            undo.callback(setattr, self.options, "port_bindings", before)
+            if network.behaviour.remote:
+                endpoint.told = port_options(self.options)
+            self.endpoints.append(endpoint)
+            undo.callback(self.endpoints.remove, endpoint)
+            with span("ports"):
+                publish_first(self._controller, self, network, endpoint)
+            undo.callback(lambda: self._controller.ports.release(endpoint.ports))
+            try:
+                await in_thread(self._connect, network, endpoint)
+            except asyncio.CancelledError:
+                await in_thread(self._disconnect_last)
+                raise
+            except OSError as exc:
+                raise System(f"failed to set up container networking: {exc}") from exc
+            try:
+                await self._serve_names()
+                await move_ports(self._controller, self)
+            except BaseException:
+                await in_thread(self._disconnect_last)
+                raise
+            undo.pop_all()
+        return endpoint
 
     async def leave(self, endpoint: Endpoint) -> None:
         """Disconnect an endpoint and give back its addresses and ports. Nothing happens if it has left."""
         async with self._lock:
             if endpoint not in self.endpoints:
                 return
-            network = self._controller.networks_by_id[endpoint.network_id]
-            # Gone from the answers first, so that nobody is sent to what is being taken down.
-            network.drop_endpoint(endpoint.id)
-            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
-            await in_thread(network.behaviour.disconnect, network, endpoint)
-            self._controller.endpoint_departs(endpoint.id, self._remove(network, endpoint))
-            await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
-            self.endpoints.remove(endpoint)
-            self._controller.ports.release(endpoint.ports)
-            await asyncio.to_thread(self._settle)
-            await self._move_ports()
-            if self.resolver and not self._named():
-                await self.resolver.close()
-                self.resolver = None
+            await self._leave(endpoint)
+            try:
+                await self._provide_gateway()
+            except (EngineError, OSError) as exc:
+                log.error("container %s has no way out any more: %s", self.container_id[:12], exc)
+
+    async def _leave(self, endpoint: Endpoint) -> None:
+        network = self._controller.networks_by_id[endpoint.network_id]
+        # Gone from the answers first, so that nobody is sent to what is being taken down.
+        network.drop_endpoint(endpoint.id)
+        self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
+        await in_thread(network.behaviour.disconnect, network, endpoint)
+        self._controller.endpoint_departs(endpoint.id, self._remove(network, endpoint))
+        await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
+        if network.ipam is not None:
+            # Before it is forgotten: a plug-in's addresses would be lost with it.
+            await network.release_addresses(endpoint)
+        self.endpoints.remove(endpoint)
+        self._controller.ports.release(endpoint.ports)
+        await asyncio.to_thread(self._settle)
+        await move_ports(self._controller, self)
+        if self.resolver and not self._named():
+            await self.resolver.close()
+            self.resolver = None
+
+    async def _provide_gateway(self) -> None:
+        """Join the gateway service if there is no other way out, and leave it once there is."""
+        served = next((one for one in self.endpoints if one.gateway_service), None)
+        needed = needs_gateway_service(self.endpoints)
+        if served is not None and not needed:
+            await self._leave(served)
+        elif served is None and needed:
+            network = await gateway_network(self._controller)
+            options = EndpointOptions(name=f"gateway_{self.id[:12]}")
+            await self._join(network, options, gateway_service=True)
 
     async def _remove(self, network: Network, endpoint: Endpoint) -> None:
         try:
             await in_thread(network.behaviour.remove, network, endpoint)
         except OSError as exc:
             log.warning("cannot remove %s from %s: %s", endpoint.name, network.name, exc)
-        network.release_addresses(endpoint)
+        if network.ipam is None:
+            await network.release_addresses(endpoint)
 
     async def rename(self, old: str, new: str, dns_names: Mapping[str, list[str]]) -> None:
         """Let the endpoints go by another name; `dns_names` are all of their names, by network id."""
@@ -174,7 +208,7 @@ class Sandbox:
                 endpoint.dns_names = dns_names.get(endpoint.network_id, endpoint.dns_names)
                 network.add_endpoint(endpoint)
             if not self.destroyed:
-                await in_thread(self._save)
+                await in_thread(self.save)
 
     async def relink(self, links: list[tuple[str, str, str]]) -> None:
         """Write other addresses of linked containers into the hosts file. Raises OSError."""
@@ -207,10 +241,11 @@ class Sandbox:
 
     async def depart(self) -> None:
         """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
-        await in_thread(self._remove_all)
+        await in_thread(self._for_each_endpoint, "remove")
         for endpoint in self.endpoints:
             if network := self._controller.networks_by_id.get(endpoint.network_id):
-                network.release_addresses(endpoint)
+                await network.release_addresses(endpoint)
+        await in_thread(self._controller.store.delete, "sandbox", self.container_id)
         self.endpoints.clear()
 
     async def restore(self) -> list[str]:
@@ -218,12 +253,7 @@ class Sandbox:
         problems: list[str] = []
         for endpoint in self.endpoints:
             network = self._controller.networks_by_id[endpoint.network_id]
-            for version, address in ((4, endpoint.ipv4_address), (6, endpoint.ipv6_address)):
-                if address:
-                    try:
-                        network.take_address(version, address)
-                    except EngineError as exc:
-                        problems.append(f"{endpoint.name}: {address}: {exc.message}")
+            problems += await network.restore_addresses(endpoint)
             network.add_endpoint(endpoint)
             problems += self._controller.ports.restore(endpoint.ports)
             await asyncio.to_thread(network.behaviour.restore, network, endpoint)
@@ -238,36 +268,6 @@ class Sandbox:
         if self._rtnl:
             self._rtnl.close()
             self._rtnl = None
-
-    def _publish_first(self, network: Network, endpoint: Endpoint) -> None:
-        """Take the ports of a new endpoint that becomes the way out while none was."""
-        if self.options.port_bindings and not any(one.publishes for one in self.endpoints):
-            networks = self._controller.networks_by_id
-            endpoint.publishes = published_versions(self.endpoints, networks)[endpoint.id]
-            endpoint.ports = allocate_ports(self._controller, network, endpoint, self.options.port_bindings)
-
-    async def _move_ports(self) -> None:
-        """Publish where the way out is now. Raises System if a host port cannot be had any more."""
-        if not self.options.port_bindings:
-            return
-        networks = self._controller.networks_by_id
-        wanted = published_versions(self.endpoints, networks)
-        moving = [one for one in self.endpoints if wanted[one.id] != one.publishes]
-        if not moving:
-            return
-        for endpoint in moving:
-            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
-            await in_thread(self._unpublish, endpoint)
-            self._controller.ports.release(endpoint.ports)
-            endpoint.ports, endpoint.publishes = [], wanted[endpoint.id]
-        for endpoint in moving:
-            if endpoint.publishes:
-                network = networks[endpoint.network_id]
-                endpoint.ports = allocate_ports(
-                    self._controller, network, endpoint, self.options.port_bindings
-                )
-                await in_thread(self._publish, endpoint)
-        await in_thread(self._save)
 
     async def _serve_names(self) -> None:
         """Start the embedded resolver once there is a network whose containers have names."""
@@ -294,7 +294,7 @@ class Sandbox:
     def _create(self) -> None:
         with ExitStack() as undo:
             undo.callback(self._remove_namespace)
-            self._save()
+            self.save()
             undo.callback(self._controller.store.delete, "sandbox", self.container_id)
             if not self.options.host and self._rtnl is None:
                 with span("namespace"):
@@ -309,12 +309,12 @@ class Sandbox:
     def _connect(self, network: Network, endpoint: Endpoint) -> None:
         with ExitStack() as undo:
             undo.callback(self._save_without, endpoint)
-            self._save()
+            self.save()
             if network.behaviour.addressed:
                 with span("endpoint", network=network.name):
                     network.behaviour.connect(network, endpoint, Path(self.key), self._socket())
                     if not endpoint.host_interface:
-                        self._save()  # with what the driver chose
+                        self.save()  # with what the driver chose
                 undo.callback(self._take_down, network, endpoint)
                 self._route()
             with span("files"):
@@ -335,14 +335,8 @@ class Sandbox:
         network.behaviour.disconnect(network, endpoint)
         network.behaviour.remove(network, endpoint)
 
-    def _publish(self, endpoint: Endpoint) -> None:
-        self._controller.networks_by_id[endpoint.network_id].behaviour.publish(endpoint)
-
-    def _unpublish(self, endpoint: Endpoint) -> None:
-        self._controller.networks_by_id[endpoint.network_id].behaviour.unpublish(endpoint)
-
     def _settle(self) -> None:
-        self._save()
+        self.save()
         if not self.options.host:
             self._route()
         write_files(self._controller, self)
@@ -370,10 +364,6 @@ class Sandbox:
         if not self.options.host:
             remove_network_namespace(Path(self.key))
 
-    def _remove_all(self) -> None:
-        self._for_each_endpoint("remove")
-        self._controller.store.delete("sandbox", self.container_id)
-
     def _for_each_endpoint(self, step: Literal["disconnect", "remove"]) -> None:
         for endpoint in self.endpoints:
             network = self._controller.networks_by_id.get(endpoint.network_id)
@@ -388,7 +378,8 @@ class Sandbox:
             self._rtnl = in_network_namespace(self.key, NetlinkSocket)
         return self._rtnl
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the record. Blocks; raises OSError."""
         self._controller.store.save("sandbox", self.container_id, self.record, durable=False)
 
     def _save_without(self, endpoint: Endpoint) -> None:

@@ -28,6 +28,8 @@ class SandboxOptions(msgspec.Struct, kw_only=True):
     """Legacy links: name, alias, address."""
     port_bindings: list[PortBinding] = []
     """What to publish, wherever the way out is."""
+    exposed: list[tuple[str, int]] = []
+    """Protocols and ports that the container exposes, which plug-ins are told."""
     sysctls: dict[str, str] = {}
     """Of the network namespace, e.g. net.ipv4.ip_unprivileged_port_start."""
 

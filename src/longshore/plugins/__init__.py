@@ -3,7 +3,14 @@
 Finds them and calls them; knows nothing of what they do. Blocking: use it in threads.
 """
 
-from longshore.plugins.client import Plugin, PluginFailure, PluginUnreachable
+from longshore.plugins.client import MethodMissing, Plugin, PluginFailure, PluginUnreachable
 from longshore.plugins.discovery import plugin_names, plugin_of
 
-__all__ = ["Plugin", "PluginFailure", "PluginUnreachable", "plugin_names", "plugin_of"]
+__all__ = [
+    "MethodMissing",
+    "Plugin",
+    "PluginFailure",
+    "PluginUnreachable",
+    "plugin_names",
+    "plugin_of",
+]

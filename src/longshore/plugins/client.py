@@ -32,6 +32,10 @@ class PluginUnreachable(PluginFailure):
     """It does not answer, or not in time: what it would have said is not known."""
 
 
+class MethodMissing(PluginFailure):
+    """The plug-in has no such method (it answers 404)."""
+
+
 class TlsSettings(msgspec.Struct):
     """`TLSConfig` of a specification."""
 
@@ -62,14 +66,27 @@ class Plugin:
             return kind in self._implements
 
     def call(
-        self, method: str, arguments: object = None, *, timeout: float = _TIMEOUT, patience: float = _PATIENCE
+        self,
+        method: str,
+        arguments: object = None,
+        *,
+        timeout: float = _TIMEOUT,
+        patience: float = _PATIENCE,
+        complaint: str = "Err",
+        prefix: str = "",
     ) -> dict[str, Any]:
-        """What it answers to `VolumeDriver.Create` and the like; it is tried again until it listens."""
+        """What it answers to `VolumeDriver.Create` and the like; it is tried again until it listens.
+
+        What a field `complaint` of its answer says is raised, with the `prefix` before it.
+        """
         body = b"" if arguments is None else msgspec.json.encode(arguments)
         deadline, delay = time.monotonic() + patience, 0.1
         while True:
             try:
-                return self._once(method, body, timeout)
+                answer = self._once(method, body, timeout)
+                if problem := answer.get(complaint):
+                    raise PluginFailure(f"{prefix}{problem}")
+                return answer
             except (ConnectionRefusedError, FileNotFoundError) as exc:
                 if time.monotonic() + delay > deadline:
                     raise PluginUnreachable(f'Post "{self._url(method)}": {exc.strerror or exc}') from exc
@@ -97,12 +114,9 @@ class Plugin:
             decoded = {}
             if answer.status == 200:
                 raise PluginFailure(f"{method}: the plug-in's answer is no JSON object") from None
-        problem = decoded.get("Err")
         if answer.status != 200:
-            text = problem or content[:1024].decode(errors="replace").strip() or answer.reason
-            raise PluginFailure(f"{method}: {text}")
-        if problem:
-            raise PluginFailure(str(problem))
+            text = decoded.get("Err") or content[:1024].decode(errors="replace").strip() or answer.reason
+            raise (MethodMissing if answer.status == 404 else PluginFailure)(f"{method}: {text}")
         return decoded
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:

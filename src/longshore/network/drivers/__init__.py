@@ -6,21 +6,25 @@ its caller's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from longshore.errors import NotFound
+from longshore.errors import EngineError, Forbidden, NotFound
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import NetworkConfig
 from longshore.network.endpoint import Endpoint
 from longshore.network.firewall import Firewall
-from longshore.network.network import Network, NetworkRecord
+from longshore.network.network import Network
+from longshore.network.record import NetworkRecord
 
 if TYPE_CHECKING:
     from longshore.network.drivers.remote import PluginClient
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -42,9 +46,14 @@ class Driver(Protocol):
     """Whether ports of its endpoints are published on the machine."""
     gives_mac: bool
     """Whether interfaces come with MAC addresses, unless a user asks for one."""
+    remote: bool
+    """Whether it is a plug-in, which publishes ports itself, and may lack a way out."""
 
     def prepare(self, record: NetworkRecord) -> None:
         """Check a new network's options and complete its record, with no look at the machine."""
+
+    def consult(self, record: NetworkRecord) -> None:
+        """Find out what is to be known before a new network gets its addresses."""
 
     def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
         """Whether a subnet of that IP version gets a gateway where the user names none."""
@@ -91,6 +100,13 @@ class DriverRegistry:
         """The driver of that name, or None."""
         return self._drivers.get(name)
 
+    def scope(self, name: str, asked: str) -> str:
+        """How far networks of a driver reach, `local` or `global`. Raises Forbidden if less is asked for."""
+        found = getattr(self._drivers.get(name), "scope", "local")
+        if found == "global" and asked == "local":
+            raise Forbidden(f"cannot downgrade network scope for {name} networks")
+        return str(found)
+
     def names(self) -> list[str]:
         """Of the drivers known, in order."""
         return sorted(self._drivers)
@@ -101,7 +117,15 @@ class DriverRegistry:
             return
         with suppress(NotFound):
             if self._plugin(name).implements("NetworkDriver"):
-                self.remote(name)
+                from longshore.network.drivers.remote import RemoteDriver
+
+                driver = self.remote(name)
+                assert isinstance(driver, RemoteDriver)
+                try:
+                    driver.learn()
+                except EngineError as exc:
+                    del self._drivers[name]
+                    log.error("plugin %s: %s", name, exc.message)
 
     def remote(self, name: str) -> Driver | None:
         """The driver that is a plug-in, which may not be up yet; None where there are no plug-ins."""

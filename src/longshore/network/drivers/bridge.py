@@ -18,7 +18,7 @@ from longshore.network.drivers import Machine
 from longshore.network.drivers.inside import configure
 from longshore.network.endpoint import Endpoint
 from longshore.network.foreign import admit, dismiss
-from longshore.network.network import Network, NetworkRecord
+from longshore.network.network import Network
 from longshore.network.options import (
     BRIDGE_NAME,
     ICC,
@@ -32,6 +32,7 @@ from longshore.network.options import (
     mtu,
     trusted_interfaces,
 )
+from longshore.network.record import NetworkRecord
 from longshore.network.ruleset import BridgeRules
 
 _SYSCTL = Path("/proc/sys/net")
@@ -44,6 +45,7 @@ class BridgeDriver:
     addressed = True
     publishes = True
     gives_mac = False
+    remote = False
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -56,6 +58,9 @@ class BridgeDriver:
         versions = [":" in pool.subnet for pool in record.pools if pool.subnet]
         if versions.count(True) > 1 or versions.count(False) > 1:
             raise Forbidden("bridge driver doesn't support multiple subnets")
+
+    def consult(self, record: NetworkRecord) -> None:
+        """Nothing to find out."""
 
     def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
         """Not where containers are to be by themselves, or nobody would use it."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.endpoint import Endpoint
-from longshore.network.network import Network, NetworkRecord
+from longshore.network.network import Network
+from longshore.network.record import NetworkRecord
 
 
 class NullDriver:
@@ -15,12 +16,16 @@ class NullDriver:
     addressed = False
     publishes = False
     gives_mac = False
+    remote = False
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def prepare(self, record: NetworkRecord) -> None:
         """Nothing to do."""
+
+    def consult(self, record: NetworkRecord) -> None:
+        """Nothing to find out."""
 
     def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
         """Never."""

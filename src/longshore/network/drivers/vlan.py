@@ -14,8 +14,9 @@ from longshore.linux.netlink import NetlinkSocket
 from longshore.network.drivers import Machine
 from longshore.network.drivers.inside import configure
 from longshore.network.endpoint import Endpoint
-from longshore.network.network import Network, NetworkRecord
+from longshore.network.network import Network
 from longshore.network.options import check_link_name, mtu
+from longshore.network.record import NetworkRecord
 
 _MODES = {
     "macvlan": {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8},
@@ -30,6 +31,7 @@ class VlanDriver:
 
     addressed = True
     publishes = False
+    remote = False
 
     def __init__(self, name: str, machine: Machine, records: Callable[[], Iterable[NetworkRecord]]) -> None:
         """`name` is macvlan or ipvlan; `records` gives those of all networks there are."""
@@ -61,6 +63,9 @@ class VlanDriver:
         for other in self._records():
             if other.parent == record.parent:
                 self._check_sharing(record, other)
+
+    def consult(self, record: NetworkRecord) -> None:
+        """Nothing to find out."""
 
     def needs_gateway(self, record: NetworkRecord, version: int) -> bool:
         """Not where there is no way out, or where the kernel routes by itself."""
