@@ -269,10 +269,16 @@ def commands(verb: str, table: str, elements: Iterable[tuple[str, str]]) -> list
     return [f"{verb} element {table} {name} {{ {', '.join(some)} }}" for name, some in found.items()]
 
 
-def users_part(listing: str) -> str:
-    """What in the listing of our table belongs to the user, as nft(8) takes it."""
-    found = []
-    for block in re.finditer(r"^\t(?:chain|set|map) (\w+) \{\n.*?^\t\}\n", listing, re.MULTILINE | re.DOTALL):
-        if block[1] == USERS or block[1].startswith(f"{USERS}_"):
-            found.append(block[0])
-    return "".join(found)
+def own_chains(rules: str) -> list[str]:
+    """The names of the chains in the text of a table."""
+    return re.findall(r"^chain (\w+) \{", rules, re.MULTILINE)
+
+
+def users_part(listing: str) -> dict[str, str]:
+    """What in the listing of our table belongs to the user, as nft(8) takes it, by kind and name."""
+    found = {}
+    block = re.compile(r"^\t((?:chain|set|map) (\w+)) \{\n.*?^\t\}\n", re.MULTILINE | re.DOTALL)
+    for match in block.finditer(listing):
+        if match[2] == USERS or match[2].startswith(f"{USERS}_"):
+            found[match[1]] = match[0]
+    return found
