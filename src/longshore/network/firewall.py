@@ -93,6 +93,10 @@ class Firewall:
             # Without their chain they did not take away what is missing: the table was flushed.
             self._users = found if _USERS_CHAIN in found else self._users | found
 
+    def known_of_users(self) -> str:
+        """What `note_users` has found, as nft(8) takes it."""
+        return "".join(self._users.values())
+
     def add_bridge(self, bridge: BridgeRules) -> None:
         """Let a bridge take part."""
 
@@ -177,7 +181,7 @@ class Firewall:
         with self._lock:
             self._signature = ""
             self.note_users()
-            users = "".join(self._users.values())
+            users = self.known_of_users()
             parts = [f"add table {table}\ndelete table {table}" for table in (self._table, self._isolation)]
             if users and self._users != _EMPTY:
                 parts.append(f"table {self._table} {{\n{users}}}")

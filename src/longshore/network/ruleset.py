@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from longshore.network.endpoint import PublishedPort
 
+_MARK = "0x4c530000"
 USERS = "user"
 """Chains, sets and maps of this name, or whose names begin with it and an underscore, belong to the user."""
 
@@ -99,8 +100,11 @@ chain postrouting {
     ip saddr @masquerade4 oifname . ip saddr != @local4 masquerade
     ip6 saddr @masquerade6 oifname . ip6 saddr != @local6 masquerade
 }
+# With br_netfilter, who calls a neighbour by a port that it publishes is translated on the bridge: where
+# neighbours are kept apart, the table of family bridge knows such a frame by its mark.
 chain forward {
     type filter hook forward priority filter; policy accept;
+    ct status dnat iifname . oifname @same meta mark set meta mark or MARK
     jump user
     iifname . oifname @same accept
     iifname @internal drop
@@ -119,22 +123,23 @@ chain forward {
     meta nfproto ipv6 oifname @unprotected6 accept
     oifname @bridges drop
 }
-"""
+""".replace("MARK", _MARK)
 
 ISOLATION = """
 set isolated { type ifname; }
 set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }
 chain forward {
-    type filter hook forward priority 0; policy accept;
+    type filter hook forward priority 200; policy accept;
     iifname != @isolated accept
     oifname != @isolated accept
     ether type arp accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
     ip saddr . ip daddr . meta l4proto . th dport @linked accept
     ip daddr . ip saddr . meta l4proto . th sport @linked accept
+    meta mark and MARK == MARK accept
     drop
 }
-"""
+""".replace("MARK", _MARK)
 """Of a table of family bridge: what endpoints of one bridge may not say to each other (icc=false)."""
 
 
