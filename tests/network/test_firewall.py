@@ -116,3 +116,64 @@ def test_users_have_a_chain_of_their_own_that_stays(host: Machine, serve: Serve)
         assert "user_friends" in left and "published" not in left
 
     asyncio.run(run())
+
+
+def test_users_chain_survives_a_flush_of_everything(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        firewall = controller.machine.firewall
+        assert firewall
+        bindings = [*WEB, PortBinding("tcp", 81, "", 8081, 8081)]
+        web, _ = await add(controller, "web", port_bindings=bindings)
+        for port in (80, 81):
+            serve(web.key, port)
+        friends = "user_friends { type ipv4_addr; }"
+        await nft(
+            f"add set inet longshore {friends}\n"
+            "add rule inet longshore user tcp dport 80 ip saddr != @user_friends drop\n"
+        )
+        assert await asyncio.to_thread(comes_back, None, host.neighbour, MACHINE, 8080)
+        await nft(f"add element inet longshore user_friends {{ {NEIGHBOUR} }}")
+        assert await asyncio.to_thread(comes_back, NEIGHBOUR, host.neighbour, MACHINE, 8080)
+        await nft(f"delete element inet longshore user_friends {{ {NEIGHBOUR} }}")
+        deadline = time.monotonic() + 10
+        while NEIGHBOUR in firewall.known_of_users() or "dport 80" not in firewall.known_of_users():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        for taken in ("flush ruleset", "delete table inet longshore"):
+            await nft(taken)
+            assert await asyncio.to_thread(comes_back, NEIGHBOUR, host.neighbour, MACHINE, 8081)
+            assert await see(host.neighbour, MACHINE, 8080) is None, taken
+        # Whoever brings rules of their own for the chain along means them.
+        await nft("flush ruleset\ntable inet longshore { chain user { tcp dport 81 drop; }\n}\n")
+        assert await asyncio.to_thread(comes_back, NEIGHBOUR, host.neighbour, MACHINE, 8080)
+        assert await see(host.neighbour, MACHINE, 8081) is None
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_what_was_taken_away_piece_by_piece_is_no_obstacle(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller(icc=False)
+        await controller.start({})
+        web, _ = await add(controller, "web", port_bindings=WEB)
+        for taken in ("inet longshore published_any4", "inet longshore same", "bridge longshore isolated"):
+            await nft(f"flush set {taken}" if "any4" not in taken else f"flush map {taken}")
+        await controller.sandbox_destroy("web")
+        await controller.settled()
+        web, _ = await add(controller, "web", port_bindings=WEB)
+        serve(web.key, 80)
+        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
+        for chain in ("prerouting", "output", "postrouting", "loopback", "spoofing"):
+            await nft(f"flush chain inet longshore {chain}")
+            deadline = time.monotonic() + 10
+            while "{" not in (listed := await nft(f"list chain inet longshore {chain}")) or (
+                "ip" not in listed.partition("policy accept;")[2]
+            ):
+                assert time.monotonic() < deadline, chain
+        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
+        await controller.stop(False)
+
+    asyncio.run(run())

@@ -285,22 +285,6 @@ def test_a_hundred_at_once_share_no_address_and_a_restart_keeps_them(host: Machi
     asyncio.run(run())
 
 
-def test_other_peoples_forward_drop_is_passed(host: Machine, serve: Serve) -> None:
-    async def run() -> None:
-        await see_run("iptables-nft", "-P", "FORWARD", "DROP")
-        controller = host.controller()
-        await controller.start({})
-        web, _ = await add(controller, "web", port_bindings=[PortBinding("tcp", 80, "", 8080, 8080)])
-        serve(web.key, 80)
-        assert await see(host.neighbour, MACHINE, 8080) == NEIGHBOUR
-        assert any("FORWARD is DROP" in text for text in controller.firewall_obstacles())
-        await controller.stop(False)
-        rules = await see_run("iptables-nft", "-S")
-        assert "longshore" not in rules and "-P FORWARD DROP" in rules
-
-    asyncio.run(run())
-
-
 def test_networks_are_validated_in_dockers_words(host: Machine) -> None:
     async def run() -> None:
         controller = host.controller()

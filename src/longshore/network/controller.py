@@ -25,7 +25,7 @@ from longshore.network.drivers.bridge import BridgeDriver
 from longshore.network.drivers.null import NullDriver
 from longshore.network.drivers.vlan import VlanDriver
 from longshore.network.firewall import Firewall
-from longshore.network.foreign import dismiss, obstacles
+from longshore.network.foreign import admit_all, dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool
 from longshore.network.ipam_driver import BUILT_IN, RemoteIpam
 from longshore.network.lifecycle import finish_removal, take_down, take_up
@@ -66,7 +66,7 @@ class NetworkController:
         self._sandboxes: dict[str, Sandbox] = {}
         self._departures: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()  # held while networks are made and removed
 
     async def start(self, active_sandboxes: Mapping[str, str]) -> None:
         """Take up networks and sandboxes where the last engine left them.
@@ -90,12 +90,12 @@ class NetworkController:
         await asyncio.to_thread(self.database.add, known)
         await restore_sandboxes(self, self._sandboxes, active_sandboxes)
         if self.machine.firewall:
-            # Everything in one transaction, in place of what the last engine left.
-            await asyncio.to_thread(self.machine.firewall.build)
             try:
-                self._watch = FirewallWatch(self.machine.firewall)
+                self._watch = FirewallWatch(self.machine.firewall, lambda: admit_all(self))
             except OSError as exc:
                 log.warning("whoever flushes the firewall's rules will not be seen: %s", exc)
+            # Everything in one transaction, in place of what the last engine left.
+            await asyncio.to_thread(self.machine.firewall.build)
         self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
@@ -165,7 +165,7 @@ class NetworkController:
             await asyncio.to_thread(self.drivers.discover, driver)
         if not config_only:
             await asyncio.to_thread(self._find_ipam_driver, ipam_driver)
-        async with self._lock:
+        async with self.lock:
             if name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {name} network ")
             if any(network.name == name for network in self.networks_by_id.values()):
@@ -212,7 +212,7 @@ class NetworkController:
 
     async def remove_network(self, network: Network) -> None:
         """Remove a network. Raises Forbidden for a predefined one or one with endpoints on it."""
-        async with self._lock:
+        async with self.lock:
             if network.name in PREDEFINED:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
             if self.networks_by_id.get(network.id) is not network:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 
 from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network.endpoint import PublishedPort
 from longshore.network.ruleset import (
     ISOLATION,
     TABLE,
+    USERS,
     BridgeRules,
     Link,
     bridge_elements,
     commands,
     link_elements,
+    own_chains,
     port_elements,
     users_part,
 )
 
-_EMPTY_USERS_CHAIN = "\tchain user {\n\t}\n"
+_ABSENT = "No such file or directory"
+_USERS_CHAIN = f"chain {USERS}"
+_EMPTY = {_USERS_CHAIN: f"\tchain {USERS} {{\n\t}}\n"}
 
 
 class Firewall:
@@ -38,20 +42,26 @@ class Firewall:
         """Binds to the network namespace of the calling thread."""
         self._table = f"inet {table}"
         self._isolation = f"bridge {table}"
+        self._chains = [
+            *((self._table, chain) for chain in own_chains(TABLE)),
+            *((self._isolation, chain) for chain in own_chains(ISOLATION)),
+        ]
         self._nft = Nftables()
         self._lock = threading.RLock()
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: dict[str, tuple[PublishedPort, ...]] = {}
         self._isolated: set[str] = set()
         self._links: set[Link] = set()
+        self._users: dict[str, str] = {}
         self._signature = ""
 
     def build(self) -> None:
         """Make the table, in place of whatever is in it but the user's own chains and sets."""
         with self._lock:
+            self.note_users()
             table = self._table
             parts = [f"add table {table}", f"delete table {table}", f"table {table} {{{TABLE}"]
-            parts += [self._users() or _EMPTY_USERS_CHAIN, "}"]
+            parts += [*(_EMPTY | self._users).values(), "}"]
             for bridge in self._bridges.values():
                 parts += commands("add", table, bridge_elements(bridge))
             elements = [one for ports in self._ports.values() for one in port_elements(ports)]
@@ -71,6 +81,22 @@ class Firewall:
             self.build()
             return True
 
+    def note_users(self) -> None:
+        """Take note of what in the table is the user's, for when somebody flushes it."""
+        with self._lock:
+            try:
+                found = users_part(self.text())
+            except NftablesError as exc:
+                if _ABSENT not in str(exc):
+                    raise
+                return
+            # Without their chain they did not take away what is missing: the table was flushed.
+            self._users = found if _USERS_CHAIN in found else self._users | found
+
+    def known_of_users(self) -> str:
+        """What `note_users` has found, as nft(8) takes it."""
+        return "".join(self._users.values())
+
     def add_bridge(self, bridge: BridgeRules) -> None:
         """Let a bridge take part."""
 
@@ -84,9 +110,10 @@ class Firewall:
 
     def remove_bridge(self, bridge: BridgeRules) -> None:
         """Undo `add_bridge`."""
-        if bridge.link in self._bridges:
-            removal = commands("delete", self._table, bridge_elements(bridge))
-            self._change(removal, lambda: self._bridges.pop(bridge.link, None))
+        with self._lock:
+            if bridge.link in self._bridges:
+                elements = bridge_elements(bridge)
+                self._delete(self._table, elements, lambda: self._bridges.pop(bridge.link, None))
 
     def publish(self, endpoint: str, ports: Sequence[PublishedPort]) -> None:
         """Publish the ports of an endpoint, by its id, in place of those that it had."""
@@ -109,21 +136,26 @@ class Firewall:
         with self._lock:
             if not self._isolated and self._signature:
                 self._isolated.add(port)
-                self.build()
+                try:
+                    self.build()
+                except NftablesError:
+                    self._isolated.discard(port)
+                    raise
                 return
             addition = commands("add", self._isolation, [("isolated", f'"{port}"')])
             self._change(addition, lambda: self._isolated.add(port), lambda: self._isolated.discard(port))
 
     def unisolate(self, port: str) -> None:
         """Undo `isolate`."""
-        if port in self._isolated:
-            removal = commands("delete", self._isolation, [("isolated", f'"{port}"')])
-            self._change(removal, lambda: self._isolated.discard(port))
+        with self._lock:
+            if port in self._isolated:
+                elements = [("isolated", f'"{port}"')]
+                self._delete(self._isolation, elements, lambda: self._isolated.discard(port))
 
     def link(self, links: Iterable[Link]) -> None:
         """Let linked containers reach ports of isolated ones."""
-        links = [link for link in links if link not in self._links]
         with self._lock:
+            links = [link for link in links if link not in self._links]
             if not self._isolated:  # The table is not there: it will be, with the first isolated port.
                 self._links.update(links)
                 return
@@ -136,20 +168,22 @@ class Firewall:
 
     def unlink(self, address: str) -> None:
         """Undo `link` for all links from or to an address."""
-        links = [link for link in self._links if address in (link.parent, link.child)]
-        if links and not self._isolated:
-            self._links.difference_update(links)
-            return
-        elements = [element for link in links for element in link_elements(link)]
-        self._delete(self._isolation, elements, lambda: self._links.difference_update(links))
+        with self._lock:
+            links = [link for link in self._links if address in (link.parent, link.child)]
+            elements = [element for link in links for element in link_elements(link)]
+            if not links or not self._isolated:
+                self._links.difference_update(links)
+                return
+            self._delete(self._isolation, elements, lambda: self._links.difference_update(links))
 
     def remove(self) -> None:
         """Delete the table, but for what in it is the user's."""
         with self._lock:
             self._signature = ""
-            users = self._users()
+            self.note_users()
+            users = self.known_of_users()
             parts = [f"add table {table}\ndelete table {table}" for table in (self._table, self._isolation)]
-            if users not in ("", _EMPTY_USERS_CHAIN):
+            if users and self._users != _EMPTY:
                 parts.append(f"table {self._table} {{\n{users}}}")
             self._nft.run("\n".join(parts))
 
@@ -171,38 +205,27 @@ class Firewall:
             try:
                 self._nft.run("\n".join(change))
             except NftablesError:
-                if self.repair():  # It was flushed this very moment; now it holds the change as well.
-                    return
-                forget()
+                with ExitStack() as undo:
+                    undo.callback(forget)
+                    if self.repair():  # It was flushed this very moment; now it holds the change as well.
+                        undo.pop_all()
+                        return
                 raise
 
     def _delete(self, table: str, elements: Iterable[tuple[str, str]], forget: Callable[[], object]) -> None:
-        elements = list(elements)
         try:
             self._change(commands("delete", table, elements), forget)
         except NftablesError:
-            # Someone took elements away: what is left goes one by one.
-            for one in elements:
-                with suppress(NftablesError):
-                    self._change(commands("delete", table, [one]), lambda: None)
+            # Somebody took elements away. What is known by now is without them.
+            self.build()
 
     def _isolating(self) -> list[tuple[str, str]]:
         links = [element for link in self._links for element in link_elements(link)]
         return [*(("isolated", f'"{port}"') for port in self._isolated), *links]
 
-    def _users(self) -> str:
-        try:
-            return users_part(self.text())
-        except NftablesError:
-            return ""
-
     def _sign(self) -> str:
         listed = []
-        for table, chain in (
-            (self._table, "forward"),
-            (self._table, "publish"),
-            (self._isolation, "forward"),
-        ):
+        for table, chain in self._chains:
             try:
                 listed.append(self._nft.run(f"list chain {table} {chain}"))
             except NftablesError:

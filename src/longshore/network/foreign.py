@@ -1,17 +1,24 @@
 """Other people's firewalls: a verdict `accept` in our table does not undo a `drop` in theirs.
 
 Where a FORWARD chain of iptables drops by policy, as after dockerd has run, rules of ours let our bridges
-through. They give nothing away: our own table still drops what may not pass.
+through; where firewalld runs, a zone of it does. That gives nothing away: our own table still drops what may
+not pass.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longshore.linux.nftables import Nftables, NftablesError
+from longshore.network import firewalld
+
+if TYPE_CHECKING:
+    from longshore.network.controller import NetworkController
 
 _CHAINS = ("DOCKER-USER", "FORWARD")
 _IPTABLES = ("iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy")
@@ -22,15 +29,34 @@ _LEGACY_TABLES = {
 }
 
 
-def admit(owner: str, link: str) -> bool:
-    """Let a bridge's traffic through wherever FORWARD drops by policy; whether that is anywhere. Blocks."""
+def admit(owner: str, *links: str) -> bool:
+    """Let bridges' traffic through wherever others would drop it; whether that is anywhere. Blocks."""
     programs = dropping()
     for program in programs:
         chain = "DOCKER-USER" if _run(program, "-n", "-L", "DOCKER-USER")[0] else "FORWARD"
-        for rule in _rules(owner, link):
-            if not _run(program, "-C", chain, *rule)[0]:
-                _run(program, "-I", chain, *rule)
-    return bool(programs)
+        for link in links:
+            for rule in _rules(owner, link):
+                if not _run(program, "-C", chain, *rule)[0]:
+                    _run(program, "-I", chain, *rule)
+    zoned = firewalld.running()
+    if zoned:
+        firewalld.admit(links)
+    return bool(programs) or zoned
+
+
+async def admit_all(controller: NetworkController) -> None:
+    """`admit` for the bridges of all networks: firewalls of others may have come, or changed, meanwhile."""
+    async with controller.lock:
+        bridges = {one.record.link: one for one in controller.networks() if one.record.link}
+        if not bridges:
+            return
+        admitted: bool = await asyncio.to_thread(admit, controller.config.table, *bridges)
+        for network in bridges.values():
+            if admitted and not network.record.admitted:
+                network.record.admitted = True
+                await asyncio.to_thread(
+                    controller.store.save, "network", network.id, network.record, durable=True
+                )
 
 
 def dismiss(owner: str, link: str) -> None:
@@ -40,6 +66,8 @@ def dismiss(owner: str, link: str) -> None:
             for rule in _rules(owner, link):
                 while _run(program, "-D", chain, *rule)[0]:
                     pass
+    if firewalld.running():
+        firewalld.dismiss(link)
 
 
 def dropping() -> list[str]:
@@ -77,6 +105,11 @@ def obstacles(owner: str, links: list[str]) -> list[str]:
             text += f"; not let through: {', '.join(missing)}"
         else:
             text += "; let through by rules of our own"
+        found.append(text)
+    if firewalld.running():
+        text = f"firewalld: let through by its zone {firewalld.ZONE}"
+        if missing := firewalld.refused(links):
+            text = f"firewalld: not in its zone {firewalld.ZONE}: {', '.join(sorted(missing))}"
         found.append(text)
     return found
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from longshore.errors import Conflict, EngineError, InvalidParameter, System
 from longshore.network.endpoint import PublishedPort
+
+if TYPE_CHECKING:
+    from longshore.network.relay import Room
 
 _WILDCARDS = ("0.0.0.0", "::")
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -55,6 +58,7 @@ class PortAllocator:
         self._relays, self._firewall = relays, firewall
         self._held: dict[tuple[str, int], dict[str, _Holder | None]] = {}
         self._next = 0
+        self._room: Room | None = None
 
     @cached_property
     def relays_ipv6(self) -> bool:
@@ -162,11 +166,12 @@ class PortAllocator:
         holder = _bind(port, relayed=relayed)
         if holder is None or not relayed:
             return holder
-        from longshore.network.relay import DatagramRelay, StreamRelay
+        from longshore.network.relay import DatagramRelay, Room, StreamRelay
 
+        self._room = self._room or Room()
         relay = StreamRelay if port.protocol == "tcp" else DatagramRelay
         try:
-            return relay(holder, (port.container_ip, port.container_port))
+            return relay(holder, (port.container_ip, port.container_port), self._room)
         except OSError as exc:
             holder.close()
             raise PortInUse(_bind_failure(port, exc)) from exc

@@ -9,29 +9,66 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
+import struct
 from collections import OrderedDict
+from contextlib import suppress
 
-_CHUNK = 1 << 16
+_CHUNK, _SMALL_CHUNK = 1 << 16, 1 << 13
+"""Bytes under way in one direction of a connection; the smaller ones when there are many connections."""
+_MANY = 256
 _IDLE = 90.0
 """Seconds after which a UDP client that says nothing is forgotten, as by Docker's proxy."""
 _CLIENTS = 1024
 """UDP clients of one port; beyond that the one that has been silent for longest is forgotten."""
 _BREATH = 0.1
 """Seconds to wait for file descriptors when there are none."""
+_ALIVE = 15
+"""Seconds of silence after which a peer is asked whether it is still there, as by Docker's proxy."""
+_AT_ONCE = 64
+"""Connections taken from the backlog before others get their turn."""
+
+
+class Room:
+    """How many connections and UDP clients are relayed at once, on all ports together.
+
+    Each takes up to two file descriptors, and whoever reaches a published port can make more of them: half
+    of the engine's descriptors stay its own.
+    """
+
+    def __init__(self) -> None:
+        self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        self.taken = 0
+
+    def take(self) -> bool:
+        """Take a place, if there is one."""
+        if self.taken >= self.limit:
+            return False
+        self.taken += 1
+        return True
+
+    def give_back(self) -> None:
+        """Undo `take`."""
+        self.taken -= 1
+
+    @property
+    def chunk(self) -> int:
+        """Bytes that a connection may have under way."""
+        return _CHUNK if self.taken <= _MANY else _SMALL_CHUNK
 
 
 class StreamRelay:
-    """Accepts on a bound socket and passes bytes on to an address and back, with half-closes."""
+    """Accepts on a bound socket and passes bytes on to an address and back, with half-closes and resets."""
 
-    def __init__(self, holder: socket.socket, target: tuple[str, int]) -> None:
+    def __init__(self, holder: socket.socket, target: tuple[str, int], room: Room) -> None:
         """Takes the socket over. Raises OSError, e.g. when somebody else listens already."""
-        self._holder, self._target = holder, target
+        self._holder, self._target, self._room = holder, target, room
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         holder.setblocking(False)
-        holder.listen(128)
+        holder.listen(4096)
         self._loop.add_reader(holder.fileno(), self._accept)
 
     def close(self) -> None:
@@ -44,50 +81,63 @@ class StreamRelay:
             task.cancel()
 
     def _accept(self) -> None:
-        try:
-            client, _ = self._holder.accept()
-        except (BlockingIOError, ConnectionError):
-            return
-        except OSError as exc:
-            if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                self._loop.remove_reader(self._holder.fileno())
-                self._pause = self._loop.call_later(_BREATH, self._resume)
-            return
-        task = self._loop.create_task(self._serve(client))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for _ in range(_AT_ONCE):
+            if not self._room.take():
+                self._wait()
+                return
+            try:
+                client, _ = self._holder.accept()
+            except OSError as exc:
+                self._room.give_back()
+                if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    self._wait()
+                if exc.errno != errno.ECONNABORTED:
+                    return
+                continue
+            task = self._loop.create_task(self._serve(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _wait(self) -> None:
+        self._loop.remove_reader(self._holder.fileno())
+        self._pause = self._loop.call_later(_BREATH, self._resume)
 
     def _resume(self) -> None:
         self._pause = None
         self._loop.add_reader(self._holder.fileno(), self._accept)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.give_back()
+
     async def _serve(self, client: socket.socket) -> None:
-        writers: list[asyncio.StreamWriter] = []
-        client.setblocking(False)
-        try:
-            reader, writer = await asyncio.open_connection(sock=client)
-            writers.append(writer)
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-            writers.append(far_writer)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_pass_on(reader, far_writer))
-                both.create_task(_pass_on(far_reader, writer))
-        except (OSError, ExceptionGroup):
-            for writer in writers:
-                writer.transport.abort()
-        finally:
-            if not writers:
-                client.close()
-            for writer in writers:
-                writer.close()
+        family = socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET
+        with client, suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as far:
+            try:
+                for end in (client, far):
+                    _set_up(end)
+                await self._loop.sock_connect(far, self._target)
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._pass_on(client, far))
+                    both.create_task(self._pass_on(far, client))
+            except (OSError, ExceptionGroup):
+                for end in (client, far):  # Whoever is left learns by a reset that it was no good end.
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        while data := await self._loop.sock_recv(source, self._room.chunk):
+            await self._loop.sock_sendall(sink, data)
+            del data  # or it is held for as long as nothing comes
+        with suppress(OSError):  # It may have gone as well.
+            sink.shutdown(socket.SHUT_WR)
 
 
 class DatagramRelay:
     """Passes datagrams on from a bound socket, each client's from a socket of its own, and answers back."""
 
-    def __init__(self, holder: socket.socket, target: tuple[str, int]) -> None:
+    def __init__(self, holder: socket.socket, target: tuple[str, int], room: Room) -> None:
         """Takes the socket over."""
-        self._holder, self._target = holder, target
+        self._holder, self._target, self._room = holder, target, room
         self._clients: OrderedDict[tuple[str, int], tuple[socket.socket, float]] = OrderedDict()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -114,15 +164,7 @@ class DatagramRelay:
     def _socket_for(self, client: tuple[str, int]) -> socket.socket:
         known = self._clients.get(client)
         if known is None:
-            family = socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET
-            far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            try:
-                far.connect(self._target)
-            except OSError:
-                far.close()
-                raise
-            if len(self._clients) >= _CLIENTS:
-                self._forget(next(iter(self._clients)))
+            far = self._new_socket()
             self._loop.add_reader(far.fileno(), self._from_container, client, far)
         else:
             far = known[0]
@@ -130,6 +172,24 @@ class DatagramRelay:
         self._clients.move_to_end(client)
         if self._timer is None:
             self._timer = self._loop.call_later(_IDLE, self._tidy)
+        return far
+
+    def _new_socket(self) -> socket.socket:
+        if len(self._clients) >= _CLIENTS or (self._clients and self._room.taken >= self._room.limit):
+            self._forget(next(iter(self._clients)))
+        if not self._room.take():
+            raise OSError(errno.EMFILE, "too many are relayed")
+        family = socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET
+        try:
+            far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            try:
+                far.connect(self._target)
+            except OSError:
+                far.close()
+                raise
+        except OSError:
+            self._room.give_back()
+            raise
         return far
 
     def _from_container(self, client: tuple[str, int], far: socket.socket) -> None:
@@ -152,10 +212,12 @@ class DatagramRelay:
         far, _ = self._clients.pop(client)
         self._loop.remove_reader(far.fileno())
         far.close()
+        self._room.give_back()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+def _set_up(end: socket.socket) -> None:
+    end.setblocking(False)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+        end.setsockopt(socket.IPPROTO_TCP, option, _ALIVE)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from longshore.network.endpoint import PublishedPort
 
+_MARK = "0x4c530000"
 USERS = "user"
 """Chains, sets and maps of this name, or whose names begin with it and an underscore, belong to the user."""
 
@@ -99,8 +100,11 @@ chain postrouting {
     ip saddr @masquerade4 oifname . ip saddr != @local4 masquerade
     ip6 saddr @masquerade6 oifname . ip6 saddr != @local6 masquerade
 }
+# With br_netfilter, who calls a neighbour by a port that it publishes is translated on the bridge: where
+# neighbours are kept apart, the table of family bridge knows such a frame by its mark.
 chain forward {
     type filter hook forward priority filter; policy accept;
+    ct status dnat iifname . oifname @same meta mark set meta mark or MARK
     jump user
     iifname . oifname @same accept
     iifname @internal drop
@@ -119,22 +123,23 @@ chain forward {
     meta nfproto ipv6 oifname @unprotected6 accept
     oifname @bridges drop
 }
-"""
+""".replace("MARK", _MARK)
 
 ISOLATION = """
 set isolated { type ifname; }
 set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }
 chain forward {
-    type filter hook forward priority 0; policy accept;
+    type filter hook forward priority 200; policy accept;
     iifname != @isolated accept
     oifname != @isolated accept
     ether type arp accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
     ip saddr . ip daddr . meta l4proto . th dport @linked accept
     ip daddr . ip saddr . meta l4proto . th sport @linked accept
+    meta mark and MARK == MARK accept
     drop
 }
-"""
+""".replace("MARK", _MARK)
 """Of a table of family bridge: what endpoints of one bridge may not say to each other (icc=false)."""
 
 
@@ -269,10 +274,16 @@ def commands(verb: str, table: str, elements: Iterable[tuple[str, str]]) -> list
     return [f"{verb} element {table} {name} {{ {', '.join(some)} }}" for name, some in found.items()]
 
 
-def users_part(listing: str) -> str:
-    """What in the listing of our table belongs to the user, as nft(8) takes it."""
-    found = []
-    for block in re.finditer(r"^\t(?:chain|set|map) (\w+) \{\n.*?^\t\}\n", listing, re.MULTILINE | re.DOTALL):
-        if block[1] == USERS or block[1].startswith(f"{USERS}_"):
-            found.append(block[0])
-    return "".join(found)
+def own_chains(rules: str) -> list[str]:
+    """The names of the chains in the text of a table."""
+    return re.findall(r"^chain (\w+) \{", rules, re.MULTILINE)
+
+
+def users_part(listing: str) -> dict[str, str]:
+    """What in the listing of our table belongs to the user, as nft(8) takes it, by kind and name."""
+    found = {}
+    block = re.compile(r"^\t((?:chain|set|map) (\w+)) \{\n.*?^\t\}\n", re.MULTILINE | re.DOTALL)
+    for match in block.finditer(listing):
+        if match[2] == USERS or match[2].startswith(f"{USERS}_"):
+            found[match[1]] = match[0]
+    return found

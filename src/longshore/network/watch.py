@@ -1,4 +1,6 @@
-"""Sees when somebody takes the firewall's rules away (`nft flush ruleset`), and puts them back."""
+"""Sees what others do to firewalls: puts our rules back when somebody takes them away (`nft flush ruleset`),
+notes what users add to their part of them, and lets the engine see to what others drop.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +9,39 @@ import errno
 import logging
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from longshore.linux.netlink import NETLINK_NETFILTER
 from longshore.network.firewall import Firewall
+from longshore.network.ruleset import USERS
 
 log = logging.getLogger(__name__)
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 270, 1, 7
 _SUBSYSTEM_NFTABLES = 10
-_REMOVALS = {_SUBSYSTEM_NFTABLES << 8 | kind for kind in (2, 5, 8, 11)}
-"""Of tables, chains, rules and sets: none of them is what the engine itself does while it serves."""
+_TELLING = {_SUBSYSTEM_NFTABLES << 8 | kind for kind in (2, 3, 5, 8, 11)}
+"""Removals of tables, chains, rules and sets, and new chains or policies: nothing that the engine itself does
+while it serves."""
+_USERS = USERS.encode()
 _HEADER = struct.Struct("=IH")
 _CALM = 0.01
 """Seconds to wait for whoever flushes to be done: nft(8) tells of each thing it takes away."""
+_RETRY = 1.0
+"""Seconds until what could not be done is tried again."""
 
 
 class FirewallWatch:
     """Watches one firewall, on the event loop. Binds to the network namespace of the calling thread."""
 
-    def __init__(self, firewall: Firewall) -> None:
-        """Raises OSError where the kernel tells nothing of nftables."""
+    def __init__(self, firewall: Firewall, admit: Callable[[], Awaitable[None]]) -> None:
+        """`admit` is called when others may drop what they let through before. Raises OSError where the
+        kernel tells nothing of nftables."""
         self._firewall = firewall
+        self._admit = admit
         self._loop = asyncio.get_running_loop()
         self._check: asyncio.TimerHandle | None = None
+        self._users_changed = False
         self._repair: asyncio.Task[None] | None = None
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
@@ -46,10 +57,10 @@ class FirewallWatch:
         """Watch no more."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        if self._check:
-            self._check.cancel()
         if self._repair:
             await asyncio.wait([self._repair])
+        if self._check:
+            self._check.cancel()
 
     def _read(self) -> None:
         suspicious = False
@@ -62,7 +73,8 @@ class FirewallWatch:
                         suspicious = True
                         continue
                     raise
-                suspicious = suspicious or _tells_of_removal(data)
+                self._users_changed |= _USERS in data
+                suspicious = suspicious or self._users_changed or _is_telling(data)
         if suspicious and self._check is None:
             self._check = self._loop.call_later(_CALM, self._begin)
 
@@ -74,18 +86,27 @@ class FirewallWatch:
             self._check = self._loop.call_later(_CALM, self._begin)
 
     async def _look(self) -> None:
+        changed, self._users_changed = self._users_changed, False
         try:
             if await asyncio.to_thread(self._firewall.repair):
                 log.warning("somebody took the firewall's rules away; they are back")
+            elif changed:
+                await asyncio.to_thread(self._firewall.note_users)
         except OSError as exc:
             log.error("the firewall's rules were taken away and cannot be made again: %s", exc)
+            if self._check is None:
+                self._check = self._loop.call_later(_RETRY, self._begin)
+        try:
+            await self._admit()
+        except OSError as exc:
+            log.warning("what firewalls of others drop is not known: %s", exc)
 
 
-def _tells_of_removal(data: bytes) -> bool:
+def _is_telling(data: bytes) -> bool:
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind = _HEADER.unpack_from(data, offset)
-        if kind in _REMOVALS:
+        if kind in _TELLING:
             return True
         offset += max((length + 3) & ~3, 16)
     return False

@@ -65,7 +65,7 @@ def task_info(task: pb.Process) -> TaskInfo:
 
 def ended_status(process: pb.Process | None) -> ExitStatus | None:
     """How a process ended that is known to have."""
-    return process and ExitStatus(process.exit_status, nanoseconds(process.exited_at))
+    return None if process is None else ExitStatus(process.exit_status, nanoseconds(process.exited_at))
 
 
 async def listed(client: Client, ended: Ended) -> dict[str, pb.Process]:

@@ -1,0 +1,72 @@
+"""firewalld: it forwards what its zones let through, so our bridges join the zone that dockerd makes as well.
+
+Zone and policy are in its permanent configuration; which links belong to the zone is forgotten with every
+reload, as it must be for links that come and go.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+
+from longshore.linux.nftables import Nftables, NftablesError
+
+ZONE, POLICY = "docker", "docker-forwarding"
+_PROGRAM = "firewall-cmd"
+
+
+def running() -> bool:
+    """Whether it filters here. Asks the kernel, since it answers itself in a tenth of a second at best."""
+    return _listed("list chain inet firewalld filter_FORWARD") != "" and shutil.which(_PROGRAM) is not None
+
+
+def refused(links: Iterable[str]) -> list[str]:
+    """Those of the links that are not in the zone."""
+    zones = _listed("list table inet firewalld")
+    return [link for link in links if f'"{link}" goto filter_FWD_{ZONE}' not in zones]
+
+
+def admit(links: Sequence[str]) -> None:
+    """Let the links' traffic through. What it refuses stays `refused`. Blocks for a second at most times."""
+    missing = refused(links)
+    if missing and not _call(f"--zone={ZONE}", f"--change-interface={missing[0]}"):
+        _make_zone()
+        _call(f"--zone={ZONE}", f"--change-interface={missing[0]}")
+    for link in missing[1:]:
+        _call(f"--zone={ZONE}", f"--change-interface={link}")
+
+
+def dismiss(link: str) -> None:
+    """Undo `admit`; the zone stays."""
+    if not refused([link]):
+        _call(f"--zone={ZONE}", f"--remove-interface={link}")
+
+
+def _make_zone() -> None:
+    """As dockerd does, which finds both if it comes later."""
+    zone, policy = f"--zone={ZONE}", f"--policy={POLICY}"
+    _call("--permanent", f"--new-zone={ZONE}")
+    _call("--permanent", zone, "--set-target=ACCEPT")
+    _call("--permanent", f"--new-policy={POLICY}")
+    for option in ("--add-ingress-zone=ANY", f"--add-egress-zone={ZONE}", "--set-target=ACCEPT"):
+        _call("--permanent", policy, option)
+    _call("--reload")
+
+
+def _call(*arguments: str) -> bool:
+    try:
+        done = subprocess.run([_PROGRAM, "--quiet", *arguments], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _listed(command: str) -> str:
+    nft = Nftables()
+    try:
+        return nft.run(command)
+    except NftablesError:
+        return ""
+    finally:
+        nft.close()
