@@ -65,7 +65,7 @@ class RemoteDriver:
         """The user needs it no longer."""
         self._call("Unmount", name, ID=user)
 
-    def get(self, name: str, **how: float) -> dict[str, Any] | None:
+    def get(self, name: str, *, quick: bool = False) -> dict[str, Any] | None:
         """Name, Mountpoint, CreatedAt and Status, as far as the plug-in says; None if it has no such volume.
 
         Raises PluginUnreachable.
@@ -73,12 +73,17 @@ class RemoteDriver:
         from longshore.plugins import PluginFailure, PluginUnreachable
 
         try:
-            found = self._plugin.call(f"{_KIND}.Get", {"Name": name}, **how).get("Volume")
+            answer = (
+                self._plugin.call(f"{_KIND}.Get", {"Name": name}, timeout=_QUICK, patience=0)
+                if quick
+                else self._plugin.call(f"{_KIND}.Get", {"Name": name})
+            )
         except PluginUnreachable:
             raise
         except PluginFailure as exc:  # Whatever it says, it did not say that it has one: as dockerd takes it.
             log.debug("volume driver %s does not have %s: %s", self.name, name, exc)
             return None
+        found = answer.get("Volume")
         return found if isinstance(found, dict) else None
 
     def list(self) -> list[dict[str, Any]]:
@@ -162,7 +167,7 @@ class RemoteVolumes:
         """A volume that some plug-in has, though nobody made it here."""
         now = time.monotonic()
         asked = [each for each in self._all() if now - self._silent.get(each, -_SILENCE) >= _SILENCE]
-        has = self._each(asked, lambda driver: driver.get(name, timeout=_QUICK, patience=0))
+        has = self._each(asked, lambda driver: driver.get(name, quick=True))
         for driver in asked:
             if isinstance(has[driver], dict):
                 return VolumeRecord(name, driver=driver)
