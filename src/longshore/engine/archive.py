@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from longshore.containers.container import Container
 from longshore.engine.archive_view import container_root
-from longshore.engine.bridges import BodyReader, chunks_of
+from longshore.engine.bridges import BodyReader, chunks_of, in_own_thread
 from longshore.engine.engine import Engine
 from longshore.errors import Forbidden, InvalidParameter, NotFound, System
 from longshore.layers.compression import decompressed
@@ -105,7 +105,7 @@ async def container_extract_to_dir(
             _extract(engine, container, root, absolute(path), options, cast(BinaryIO, reader))
 
     try:
-        await asyncio.to_thread(_Told(name, path).call, work)
+        await in_own_thread(lambda: _Told(name, path).call(work))
     finally:
         reader.cancel()
     engine.log_container_event(container, "extract-to-dir")

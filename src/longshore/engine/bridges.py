@@ -7,9 +7,10 @@ stream is a client of the event loop, with the pace of the slower and an end to 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import logging
-import queue
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -26,7 +27,7 @@ _AHEAD = 16
 
 
 class BodyReader(io.RawIOBase):
-    """A request's body as a blocking binary file, for one thread."""
+    """A request's body as a blocking binary file, for one thread: one of its own (`in_own_thread`)."""
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         super().__init__()
@@ -77,16 +78,47 @@ class BodyReader(io.RawIOBase):
         return b""
 
 
+def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Begin `work`, which may wait for a client as long as the client likes.
+
+    The threads that all others share are few: who waits in one of them keeps everybody waiting.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if result.cancelled():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = work()
+        except BaseException as exc:
+            error = exc
+        with suppress(RuntimeError):  # The loop has ended: nobody is left to tell.
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="stream", daemon=True).start()
+    return result
+
+
 async def to_its_end(
     work: Callable[[], T],
     undo: Callable[[T], object] = lambda _: None,
     cancel: Callable[[], object] = lambda: None,
+    begin: Callable[[Callable[[], T]], asyncio.Future[T]] | None = None,
 ) -> T:
     """Run `work` in a thread, and wait for it even if cancelled: its result is then given to `undo`.
 
-    `cancel` is called first, to let it end early.
+    `cancel` is called first, to let it end early. `begin`: `in_own_thread` for work that waits for clients.
     """
-    task = asyncio.create_task(asyncio.to_thread(work))
+    task: asyncio.Future[T]
+    task = begin(work) if begin is not None else asyncio.create_task(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -115,7 +147,7 @@ async def while_wanted(
     return await to_its_end(lambda: work(check), undo, cancel)
 
 
-async def settled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Wait until all have ended, whatever became of them; a cancellation waits until then, too."""
     cancelled = False
     while pending := [task for task in tasks if not task.done()]:
@@ -135,7 +167,7 @@ async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIte
     def emit(message: T) -> None:
         loop.call_soon_threadsafe(messages.put_nowait, message)
 
-    task = asyncio.create_task(asyncio.to_thread(work, emit))
+    task = in_own_thread(lambda: work(emit))
     task.add_done_callback(lambda _: loop.call_soon(messages.put_nowait, None))
     task.add_done_callback(_note_failure)
     while (message := await messages.get()) is not None:
@@ -145,45 +177,32 @@ async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIte
 
 async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncIterator[bytes]:
     """Run `work(write)` in a thread and yield what it writes, at the pace at which it is taken."""
-    chunks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
     gone = False
 
     def write(chunk: bytes) -> None:
-        while not gone:
-            try:
-                chunks.put(chunk, timeout=0.5)
-                return
-            except queue.Full:
-                continue
-        raise Abandoned("the client has gone")
+        if not gone:
+            room.acquire()
+        if gone:
+            raise Abandoned("the client has gone")
+        loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-    def end() -> None:
-        # Also once the client has gone: a thread may still be waiting for a chunk in its name.
-        while True:
-            try:
-                chunks.put(None, timeout=0.5)
-                break
-            except queue.Full:
-                if gone:
-                    break
-
-    def run() -> None:
-        try:
-            work(write)
-        finally:
-            end()
-
-    task = asyncio.create_task(asyncio.to_thread(run))
+    task = in_own_thread(lambda: work(write))
+    task.add_done_callback(lambda _: chunks.put_nowait(None))
     task.add_done_callback(_note_failure)
     try:
-        while (chunk := await asyncio.to_thread(chunks.get)) is not None:
+        while (chunk := await chunks.get()) is not None:
+            room.release()
             yield chunk
         await task
     finally:
         gone = True
+        room.release()
 
 
-def _note_failure(task: asyncio.Task[object]) -> None:
+def _note_failure(task: asyncio.Future[Any]) -> None:
     """Fetch the failure, which nobody else does once the client has gone."""
     if not task.cancelled() and (failure := task.exception()) is not None:
         log.debug("a stream's work failed: %s", failure)

@@ -23,7 +23,7 @@ from longshore.build.stages import (
     read_program,
     target_stage,
 )
-from longshore.engine.bridges import BodyReader, settled, to_its_end
+from longshore.engine.bridges import BodyReader, in_own_thread, settled, to_its_end
 from longshore.engine.builder.commit import StepCache
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import BuildOutput, Message
@@ -319,6 +319,6 @@ async def _fetch(
         return find_dockerfile(space.context, options.dockerfile)
 
     try:
-        return await to_its_end(work, cancel=reader.cancel)
+        return await to_its_end(work, cancel=reader.cancel, begin=in_own_thread)
     finally:
         reader.cancel()
