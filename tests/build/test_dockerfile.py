@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -196,3 +197,18 @@ def test_stages_that_are_needed() -> None:
 def test_an_instruction_before_the_first_from() -> None:
     with pytest.raises(InvalidParameter, match="dockerfile parse error on line 2: no build stage"):
         read_program(parse(b"ARG A\nRUN a\n"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# escape=\\" + " " * 400_000 + "x\nFROM a\n",
+        "FROM a\nENV A=" + "x" * 1_000_000 + "\n",
+        "FROM a\nRUN " + "--a=b" * 100_000 + " true\n",
+    ],
+    ids=["directive", "word", "flag"],
+)
+def test_long_lines_take_as_long_as_they_are(content: str) -> None:
+    """Not the square of it: nobody would wait for these."""
+    with suppress(InvalidParameter):
+        parse(content.encode())

@@ -28,6 +28,12 @@ class BuildArguments:
         self._outside[name] = default
 
     @property
+    def size(self) -> int:
+        """Characters of all values."""
+        values = [*self._given.values(), *self._outside.values(), *self._declared.values()]
+        return sum(len(value) for value in values if value)
+
+    @property
     def outside(self) -> dict[str, str | None]:
         """What later stages may take over."""
         return self._outside

@@ -16,7 +16,7 @@ from longshore.errors import InvalidParameter
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+)")
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)")
 _DIRECTIVES = frozenset(("escape", "syntax", "check"))
 _LONGEST = 16 << 20
@@ -102,7 +102,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.escape = "\\"
         self.warnings: list[str] = []
-        self._lines = iter(_LINES.findall(text))
+        self._lines = (found[0] for found in _LINES.finditer(text))
         self._number = 0
         self._seen: set[str] = set()
         self._directives_done = False
@@ -156,7 +156,7 @@ class _Reader:
     def _directive(self, line: str) -> None:
         if self._directives_done:
             return
-        found = _DIRECTIVE.fullmatch(line)
+        found = _DIRECTIVE.fullmatch(line.rstrip())
         name = found[1].lower() if found else ""
         if found is None or name not in _DIRECTIVES:
             self._directives_done = True
@@ -195,15 +195,15 @@ def _take_heredocs(node: Node, lines: Iterator[str]) -> None:
     if subject.word not in ("add", "copy", "run") or subject.json:
         return
     for named in heredocs_in(subject.text):
-        content = ""
+        content: list[str] = []
         for line in lines:
             end = _without_end(line)
             if (end.lstrip("\t") if named.chomp else end) == named.name:
                 break
-            content += line
+            content.append(line)
         else:
             raise InvalidParameter("unterminated heredoc")
-        node.heredocs.append(Heredoc(named.name, content, named.expand, named.chomp))
+        node.heredocs.append(Heredoc(named.name, "".join(content), named.expand, named.chomp))
 
 
 def heredocs_in(line: str) -> list[Heredoc]:
@@ -233,7 +233,8 @@ def _flags(rest: str) -> tuple[list[str], str]:
             at += 1
         if not rest.startswith("--", at):
             return flags, rest[at:]
-        word, quote = "", ""
+        word: list[str] = []
+        quote = ""
         while at < len(rest):
             character = rest[at]
             if not quote and character.isspace():
@@ -246,11 +247,11 @@ def _flags(rest: str) -> tuple[list[str], str]:
                 if character == "\\":
                     at += 1
                     character = rest[at : at + 1]
-                word += character
+                word.append(character)
             at += 1
-        if word == "--":
+        if word == ["-", "-"]:
             return flags, rest[at:]
-        flags.append(word)
+        flags.append("".join(word))
 
 
 def _arguments(word: str, rest: str, escape: str) -> tuple[list[str], bool]:
@@ -290,14 +291,15 @@ def _json_words(rest: str) -> list[str] | None:
 
 def words_of(rest: str, escape: str) -> list[str]:
     """Words apart at blanks that are not quoted; quotes and escapes are kept for the expansion."""
-    words, word, quote, started = [], "", "", False
-    at = 0
+    words: list[str] = []
+    word: list[str] = []
+    quote, started, at = "", False, 0
     while at < len(rest):
         character = rest[at]
         if not quote and character.isspace():
             if started:
-                words.append(word)
-            word, started = "", False
+                words.append("".join(word))
+            word, started = [], False
             at += 1
             continue
         started = True
@@ -308,13 +310,13 @@ def words_of(rest: str, escape: str) -> list[str]:
         elif character == escape and quote != "'":
             if at + 1 == len(rest):
                 break  # an escape at the very end is nothing
-            word += character
+            word.append(character)
             at += 1
             character = rest[at]
-        word += character
+        word.append(character)
         at += 1
     if started:
-        words.append(word)
+        words.append("".join(word))
     return words
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from longshore.errors import InvalidParameter
 
-_SIZE = re.compile(r"(\d+)\s*([kmgtp]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15})\s*([kmgtp]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")

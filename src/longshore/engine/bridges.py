@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _AHEAD = 16
 """Chunks that a producing thread may be ahead of a slow client."""
+_LONG = 32 << 10
+"""Characters that are dealt with in a few milliseconds."""
 
 
 class BodyReader(io.RawIOBase):
@@ -105,6 +107,11 @@ def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=contextvars.copy_context().run, args=(run,), name="stream", daemon=True).start()
     return result
+
+
+async def evaluated(size: int, work: Callable[[], T]) -> T:
+    """Do what takes as long as a text of `size` characters is: beside the event loop if it is long."""
+    return await asyncio.to_thread(work) if size > _LONG else work()
 
 
 async def to_its_end(

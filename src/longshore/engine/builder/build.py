@@ -23,7 +23,7 @@ from longshore.build.stages import (
     read_program,
     target_stage,
 )
-from longshore.engine.bridges import BodyReader, in_own_thread, settled, to_its_end
+from longshore.engine.bridges import BodyReader, evaluated, in_own_thread, settled, to_its_end
 from longshore.engine.builder.commit import StepCache
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import BuildOutput, Message
@@ -56,7 +56,8 @@ async def image_build(
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
         content = await _fetch(engine, options, body, space)
-        program = read_program(parse(content, options.dockerfile or DEFAULT_DOCKERFILE))
+        name = options.dockerfile or DEFAULT_DOCKERFILE
+        program = await evaluated(len(content), lambda: read_program(parse(content, name)))
         build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
     except BaseException:
         await asyncio.shield(asyncio.to_thread(held.close))
@@ -177,12 +178,14 @@ class Build:
     async def _build(self) -> None:
         if self.program.warnings:
             self._tell("\x1b[91m" + "\n".join(self.program.warnings) + "\n\x1b[0m")
-        self._plan()
+        text = sum(len(each.text) for each in self.program.arguments)
+        text += sum(len(stage.begin.text) for stage in self.program.stages)
+        await evaluated(text, self._plan)
         for number, instruction in enumerate(self.program.arguments, 1):
             self._tell(f"Step {number}/{self.steps} : {instruction.text}")
             self._tell("\n")
-            self._outside(instruction)
-        needs = self._plan()
+            await evaluated(text + self._outside_size(), lambda: self._outside(instruction))  # noqa: B023
+        needs = await evaluated(text + self._outside_size(), self._plan)
         for index in needs:
             self._start(self.program.stages[index])
         await self._all_stages()
@@ -227,6 +230,9 @@ class Build:
             number += 1 + len(self.program.stages[index].instructions)
         self.steps = number - 1
         return needs
+
+    def _outside_size(self) -> int:
+        return sum(len(value or "") for value in self.arguments.outside.values())
 
     def _outside(self, instruction: Arg) -> None:
         for name, default in instruction.args:

@@ -16,7 +16,7 @@ from longshore.build.patterns import clean
 from longshore.build.shell import expand
 from longshore.build.sources import Source, find_sources, hash_strings
 from longshore.build.stages import find_stage
-from longshore.engine.bridges import to_its_end, while_wanted
+from longshore.engine.bridges import evaluated, to_its_end, while_wanted
 from longshore.engine.builder.link import linked_layer, resolve_owner, reuse
 from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.layers.store import Layer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def copy_files(stage: StageRun, instruction: Copy) -> None:
     """Raises NotFound for what is not there, InvalidParameter, OSError."""
     name = "ADD" if instruction.add else "COPY"
-    wanted = _expanded(stage, instruction)
+    wanted = await evaluated(stage.text_size(instruction), lambda: _expanded(stage, instruction))
     async with AsyncExitStack() as held:
         views = ExitStack()
         held.push_async_callback(to_its_end, views.close)

@@ -23,7 +23,7 @@ from longshore.build.instructions import (
 from longshore.build.shell import expand_word
 from longshore.build.stages import Stage, find_stage
 from longshore.build.state import StageState
-from longshore.engine.bridges import to_its_end, while_wanted
+from longshore.engine.bridges import evaluated, to_its_end, while_wanted
 from longshore.engine.builder.commit import commit_step, image_config
 from longshore.engine.builder.output import Message
 from longshore.engine.workdir import setup_working_directory
@@ -88,10 +88,16 @@ class StageRun:
 
             await copy_files(self, instruction)
         else:
-            told = self.state.apply(instruction)
+            told = await evaluated(self.text_size(instruction), lambda: self.state.apply(instruction))
             for note in self.state.notes:
                 self.tell(note)
             await self._configure(told, instruction)
+
+    def text_size(self, instruction: Instruction) -> int:
+        """Characters to deal with before an instruction can be done, variables included."""
+        files = instruction.files if isinstance(instruction, Copy | Run) else []
+        texts = [instruction.text, *(self.state.config.Env or []), *(each.content for each in files)]
+        return sum(map(len, texts)) + self.state.arguments.size
 
     async def _configure(self, told: str, instruction: Instruction) -> None:
         """Make the image of a step that changes the configuration only."""
