@@ -75,6 +75,9 @@ def test_a_digest_is_of_content_name_and_mode(tree: Path) -> None:
         ("a+x", 0o644, False, 0o755),
         ("+x", 0o644, False, 0o755),
         ("go-rwx", 0o777, False, 0o700),
+        ("g=u", 0o750, False, 0o770),
+        ("o+g,g-x", 0o654, False, 0o645),
+        ("u=rw+x-w", 0o400, False, 0o500),
         ("u+s,o+t", 0o755, False, 0o5755),
     ],
 )

@@ -142,6 +142,71 @@ def test_adding_repositories(builder: Longshored, repository: str) -> None:
     assert "\n.git\n" not in shown
 
 
+def test_repositories_asked_for_in_a_query(builder: Longshored, repository: str, tmp_path: Path) -> None:
+    commit = subprocess.run(
+        ["git", "rev-parse", "v1"], cwd=tmp_path / "work", check=True, capture_output=True, text=True
+    ).stdout.strip()
+    shown = made(
+        builder,
+        f"FROM busybox\nADD {repository}?branch=other /o\n"
+        f"ADD --checksum={commit[:7]} {repository}?tag=v1 /t\n"
+        f"ADD {repository}?subdir=sub&keep-git-dir=false /s\nADD {repository}?commit={commit} /c\n"
+        "RUN cat /o/f /t/f /c/f; ls -A /s\n",
+    )
+    assert "of other\nof v1\nof v1\nDockerfile\n" in shown
+    assert "of v1\n" in text(build(builder, b"", remote=f"{repository}?ref=v1"))
+    for step, why in (
+        (f"--checksum={commit[:7]} {repository}", f"expected checksum to match {commit[:7]}"),
+        (f"--checksum=sha256:00 {repository}", "invalid checksum"),
+        (f"{repository}?nope=1", "unexpected query 'nope'"),
+        (f"{repository}?ref=v1#main", "ref conflicts"),
+        (f"{repository}?submodules=maybe", "invalid submodules value"),
+    ):
+        assert why in refused(builder, f"FROM busybox\nADD {step} /x\n")
+
+
+def test_unpacking_as_asked(builder: Longshored, web: tuple[str, Path]) -> None:
+    url, root = web
+    tar = archive("", {"inside": b"in\n"})
+    (root / "a.tar").write_bytes(tar)
+    shown = made(
+        builder,
+        f"FROM busybox\nADD --unpack=true {url}/a.tar /u/\nADD --unpack=false a.tar /n/\n"
+        "ADD --unpack a.tar /l/\nRUN ls /u /n /l\n",
+        {"a.tar": tar},
+    )
+    assert "/l:\ninside\n\n/n:\na.tar\n\n/u:\ninside\n" in shown
+    assert "a.tar\n" in made(builder, f"FROM busybox\nADD {url}/a.tar /u/\nRUN ls /u\n")
+
+
+class _Elsewhere(http.server.BaseHTTPRequestHandler):
+    """Sends to itself, or to a file of the machine."""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "file:///etc/passwd" if "file" in self.path else self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_servers_that_send_elsewhere(builder: Longshored) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            assert "too many redirects" in refused(builder, f"FROM busybox\nADD {url}/self /x\n")
+            assert "file" in refused(builder, f"FROM busybox\nADD {url}/file /x\n")
+            assert build(builder, b"", remote=f"{url}/self").status == 500
+            assert build(builder, b"", remote=f"{url}/file").status == 500
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_submodules_cannot_reach_files_of_the_machine(
     builder: Longshored, repository: str, tmp_path: Path
 ) -> None:

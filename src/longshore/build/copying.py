@@ -47,7 +47,8 @@ from longshore.layers.tarstream import (
 from longshore.linux.openat import openat2
 from longshore.linux.rootfs_open import resolve_in_root
 
-_SYMBOLIC = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")
+_SYMBOLIC = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
+_ACTION = re.compile(r"([-+=])([ugorwxXst]*)")
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,9 @@ def mode_change(chmod: str) -> Callable[[int, bool], int]:
         )
 
     def change(mode: int, is_directory: bool) -> int:
-        for clause in clauses:
-            if clause is not None:
-                mode = _clause(mode, clause[1], clause[2], clause[3], is_directory)
+        for clause in filter(None, clauses):
+            for operator, permissions in _ACTION.findall(clause[2]):
+                mode = _clause(mode, clause[1], operator, permissions, is_directory)
         return mode
 
     return change
@@ -261,6 +262,9 @@ def mode_change(chmod: str) -> Callable[[int, bool], int]:
 
 def _clause(mode: int, who: str, operator: str, permissions: str, is_directory: bool) -> int:
     shifts = {"u": 6, "g": 3, "o": 0}
+    if permissions and permissions in shifts:  # as they are for somebody else
+        copied = mode >> shifts[permissions] & 0o7
+        permissions = "".join(letter for letter, bit in zip("rwx", (4, 2, 1), strict=True) if copied & bit)
     chosen = "ugo" if not who or "a" in who else who
     bits = mask = 0
     for each in chosen:

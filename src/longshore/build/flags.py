@@ -29,12 +29,16 @@ class Flags:
         return [value for value in values if value is not None]
 
     def truth(self, name: str) -> bool:
-        """A flag with `=true`, `=false` or nothing. Raises InvalidParameter."""
+        """A flag with `=true`, `=false` or nothing; false without it. Raises InvalidParameter."""
+        return self.choice(name) or False
+
+    def choice(self, name: str) -> bool | None:
+        """As `truth`; None without the flag. Raises InvalidParameter."""
         values = self._given.pop(name, [])
         if len(values) > 1:
             raise InvalidParameter(f"duplicate flag specified: {name}")
         if not values:
-            return False
+            return None
         text = "true" if values[0] is None else values[0].lower()
         if text not in ("true", "false"):
             raise InvalidParameter(f"expecting boolean value for flag {name}, not: {values[0]}")

@@ -8,13 +8,14 @@ import re
 import shutil
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from longshore.errors import InvalidParameter, System
 from longshore.linux.openat import openat2
 
-_HTTP = re.compile(r"https?://.+\.git(#.*)?", re.DOTALL)
+_HTTP = re.compile(r"https?://[^?#]+\.git(\?[^#]*)?(#.*)?", re.DOTALL)
 _CERTAIN = ("git://", "ssh://", "git@")
 _SAFE = (
     "-c", "core.hooksPath=/dev/null",
@@ -23,6 +24,9 @@ _SAFE = (
     "-c", "init.defaultBranch=main",
     "-c", "advice.detachedHead=false",
 )  # fmt: skip
+_TRUTHS = {"": True, "true": True, "1": True, "false": False, "0": False}
+_COMMIT = 40
+"""Digits of a commit's whole name, at least."""
 _LONGEST_OUTPUT = 1 << 16
 
 
@@ -33,6 +37,11 @@ class GitSource:
     remote: str
     ref: str = ""
     directory: str = ""
+    checksum: str = ""
+    """What the commit's name has to begin with."""
+    keep_git_dir: bool | None = None
+    """None where the URL says nothing of it."""
+    submodules: bool = True
 
 
 def parse_git_url(text: str, *, only_certain: bool = False) -> GitSource | None:
@@ -46,9 +55,43 @@ def parse_git_url(text: str, *, only_certain: bool = False) -> GitSource | None:
         return None
     remote, _, fragment = text.partition("#")
     ref, _, directory = fragment.partition(":")
-    if ref.startswith("-") or any(character.isspace() for character in ref + remote):
-        raise InvalidParameter(f"invalid refspec: {ref}")
-    return GitSource(remote, ref, directory)
+    source = GitSource(remote, ref, directory)
+    if remote.startswith("http") and "?" in remote:
+        remote, _, query = remote.partition("?")
+        source = _asked(GitSource(remote, ref, directory), query)
+    if source.ref.startswith("-") or any(character.isspace() for character in source.ref + remote):
+        raise InvalidParameter(f"invalid refspec: {source.ref}")
+    return source
+
+
+def _asked(source: GitSource, query: str) -> GitSource:
+    """The same in a query: `?ref=…&subdir=…`, as BuildKit reads it."""
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        match key:
+            case "ref" | "branch" | "tag" if not source.ref:
+                prefix = {"ref": "", "branch": "refs/heads/", "tag": "refs/tags/"}[key]
+                source = replace(source, ref=prefix + value)
+            case "subdir" if not source.directory:
+                source = replace(source, directory=value)
+            case "checksum" | "commit" if not source.checksum:
+                source = replace(source, checksum=checked_commit(value))
+            case "keep-git-dir" | "submodules" if value.lower() in _TRUTHS:
+                setting = {key.replace("-", "_"): _TRUTHS[value.lower()]}
+                source = replace(source, **setting)  # type: ignore[arg-type]
+            case "keep-git-dir" | "submodules":
+                raise InvalidParameter(f"invalid {key} value: {value!r}")
+            case "ref" | "branch" | "tag" | "subdir" | "checksum" | "commit":
+                raise InvalidParameter(f"{key} conflicts with what the URL says of it elsewhere")
+            case _:
+                raise InvalidParameter(f"unexpected query {key!r}")
+    return source
+
+
+def checked_commit(text: str) -> str:
+    """The beginning of a commit's name. Raises InvalidParameter."""
+    if not re.fullmatch(r"[0-9a-fA-F]{1,64}", text):
+        raise InvalidParameter(f"invalid checksum {text!r}, expected the beginning of a commit's hash")
+    return text.lower()
 
 
 async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) -> Path:
@@ -61,25 +104,30 @@ async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) ->
     home = directory.parent / f"{directory.name}.home"
     home.mkdir(mode=0o700)
 
-    async def git(*arguments: str) -> None:
-        await _git(directory, home, *arguments)
+    async def git(*arguments: str) -> str:
+        return await _git(directory, home, *arguments)
 
     await git("init", "-q")
     await git("remote", "add", "origin", source.remote)
-    ref = source.ref or "HEAD"
+    whole = source.checksum if len(source.checksum) >= _COMMIT else ""
+    ref = source.ref or whole or "HEAD"
     try:
         await git("fetch", "-q", "--depth", "1", "origin", "--", ref)
     except System:  # Not every server can give less than all, or a commit by its name.
         refs = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
         await git("fetch", "-q", "origin", *(() if ref != "HEAD" else ("HEAD",)), *refs)
-        wanted = "FETCH_HEAD" if ref == "HEAD" else f"origin/{ref}"
+        wanted = "FETCH_HEAD" if ref == "HEAD" else f"origin/{ref.removeprefix('refs/heads/')}"
         try:
             await git("checkout", "-q", "--detach", wanted)
         except System:
             await git("checkout", "-q", "--detach", ref)
     else:
         await git("checkout", "-q", "--detach", "FETCH_HEAD")
-    if (directory / ".gitmodules").is_file():
+    if source.checksum:
+        commit = (await git("rev-parse", "HEAD")).strip()
+        if not commit.startswith(source.checksum):
+            raise InvalidParameter(f"expected checksum to match {source.checksum}, got {commit}")
+    if source.submodules and (directory / ".gitmodules").is_file():
         await git("submodule", "update", "-q", "--init", "--recursive", "--depth=1")
     part = _part(directory, source.directory)
     if not keep_git_dir:
@@ -111,8 +159,11 @@ def _part(directory: Path, inside: str) -> Path:
         os.close(part)
 
 
-async def _git(directory: Path, home: Path, *arguments: str) -> None:
-    """Run git without anybody's settings; it ends with the task that waits for it. Raises System."""
+async def _git(directory: Path, home: Path, *arguments: str) -> str:
+    """Run git without anybody's settings; what it says. It ends with the task that waits for it.
+
+    Raises System.
+    """
     kept = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {
@@ -148,6 +199,7 @@ async def _git(directory: Path, home: Path, *arguments: str) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         await asyncio.shield(process.wait())
         raise
+    told = output.decode("utf-8", "replace").strip()
     if process.returncode:
-        told = output.decode("utf-8", "replace").strip()
         raise System(f"git {arguments[0]}: {told}: exit status {process.returncode}")
+    return told

@@ -75,6 +75,8 @@ class Copy(Instruction):
     exclude: list[str] = field(default_factory=list)
     checksum: str = ""
     keep_git_dir: bool = False
+    unpack: bool | None = None
+    """None unpacks what is local, and only that."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,7 @@ def _copy(node: Node, flags: Flags) -> Copy:
         exclude=flags.texts("exclude"),
         checksum=flags.text("checksum") if add else "",
         keep_git_dir=flags.truth("keep-git-dir") if add else False,
+        unpack=flags.choice("unpack") if add else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +146,7 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
         else:
             local.append(pattern)
     if instruction.checksum and local:
-        raise InvalidParameter("checksum can't be specified for non-HTTP(S) sources")
+        raise InvalidParameter("checksum can't be specified for non-HTTP(S), non-Git sources")
     if not local:
         return found
     parents = instruction.parents
@@ -171,7 +171,7 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
 
 async def _fetched(stage: StageRun, wanted: _Wanted, pattern: str) -> Source | None:
     """What a source of ADD names somewhere else; None for a path."""
-    from longshore.build.git import parse_git_url
+    from longshore.build.git import checked_commit, parse_git_url
 
     is_url = pattern.startswith(("http://", "https://"))
     git = parse_git_url(pattern, only_certain=True)
@@ -180,11 +180,14 @@ async def _fetched(stage: StageRun, wanted: _Wanted, pattern: str) -> Source | N
     from longshore.engine.builder import remote
 
     instruction = wanted.instruction
+    checksum = stage.state.word(instruction.checksum)
     if git is not None:
-        if instruction.checksum:
-            raise InvalidParameter("checksum can't be specified for non-HTTP(S) sources")
+        if checksum:
+            git = replace(git, checksum=checked_commit(checksum))
         return await remote.add_git(stage, git, keep_git_dir=instruction.keep_git_dir)
-    return await remote.add_url(stage, pattern, wanted.destination, instruction.checksum)
+    return await remote.add_url(
+        stage, pattern, wanted.destination, checksum, unpack=instruction.unpack or False
+    )
 
 
 def _told(name: str, wanted: _Wanted, sources: list[Source], owner: Owner | None) -> str:
@@ -205,6 +208,7 @@ def _told(name: str, wanted: _Wanted, sources: list[Source], owner: Owner | None
         *([f"--chown={chown}"] if chown else []),
         *([f"--chmod={wanted.chmod}"] if wanted.chmod else []),
         *(["--parents"] if instruction.parents else []),
+        *([] if instruction.unpack is None else [f"--unpack={str(instruction.unpack).lower()}"]),
         *(f"--exclude={each}" for each in instruction.exclude),
     ]
     known = hashes[0] if len(hashes) == 1 else hash_strings("multi", hashes)
@@ -236,7 +240,7 @@ def _layer(
             wanted.files,
             owner,
             wanted.chmod,
-            unpack=instruction.add,
+            unpack=instruction.add and instruction.unpack is not False,
             parents=instruction.parents,
             exclude=instruction.exclude,
             check=check,

@@ -45,7 +45,7 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
     git = parse_git_url(options.remote)
     if git is not None:
         place = space.fresh("git")
-        space.context = await checkout(git, place, keep_git_dir=True)
+        space.context = await checkout(git, place, keep_git_dir=git.keep_git_dir is not False)
     elif options.remote.startswith(("http://", "https://")):
         try:
             path, file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
@@ -66,11 +66,14 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
 async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Source:
     """A repository as a source of ADD."""
     place = await asyncio.to_thread(stage.build.space.fresh, "git")
-    part = await checkout(git, place, keep_git_dir=keep_git_dir)
+    kept = keep_git_dir if git.keep_git_dir is None else git.keep_git_dir
+    part = await checkout(git, place, keep_git_dir=kept)
     return (await asyncio.to_thread(find_sources, part, ["."], []))[0]
 
 
-async def add_url(stage: StageRun, url: str, destination: str, checksum: str) -> Source:
+async def add_url(
+    stage: StageRun, url: str, destination: str, checksum: str, *, unpack: bool = False
+) -> Source:
     """A file from the web as a source of ADD. Raises System, InvalidParameter."""
     place = await asyncio.to_thread(stage.build.space.fresh, "download")
     loop = asyncio.get_running_loop()
@@ -86,10 +89,10 @@ async def add_url(stage: StageRun, url: str, destination: str, checksum: str) ->
 
     path, file = await _download(url, place, progress, checksum)
     stage.tell("\n")
-    if not file.name and destination.endswith("/"):
+    if not file.name and destination.endswith("/") and not unpack:
         raise InvalidParameter(f"cannot determine filename for source {url}")
     digest = await asyncio.to_thread(_digest, path, file.name)
-    return Source(place, path.name, f"file:{digest}", False, extract=False)
+    return Source(place, path.name, f"file:{digest}", False, extract=unpack)
 
 
 async def _download(
