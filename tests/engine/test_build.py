@@ -278,6 +278,18 @@ def test_a_linked_layer_on_nothing(builder: Longshored) -> None:
     made(builder, "FROM busybox\n" + dockerfile.partition("\n")[2] + "RUN cat /f\n", files)
 
 
+def test_arguments_are_inherited_by_stages_built_on_a_stage(builder: Longshored) -> None:
+    shown = made(
+        builder,
+        "ARG V=outside\nFROM busybox AS a\nARG V\nARG W=w\n"
+        "FROM a AS b\nRUN echo $V-$W\nARG W=x\nRUN echo $W\n"
+        "FROM busybox\nCOPY --from=b /etc/passwd /p\nRUN echo [$V$W]\n",
+    )
+    assert "outside-w\n" in shown
+    assert "\nx\n" in shown
+    assert "\n[]\n" in shown
+
+
 def test_the_cache_outlives_the_daemon(fresh_daemon: Longshored) -> None:
     dockerfile, files = "FROM busybox\nENV A=b\nCOPY f /f\nRUN cat /f\n", {"f": b"content\n"}
     first = made(fresh_daemon, dockerfile, files)

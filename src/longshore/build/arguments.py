@@ -23,6 +23,10 @@ class BuildArguments:
         """ARG."""
         self._declared[name] = default
 
+    def inherit(self, parent: BuildArguments) -> None:
+        """FROM an earlier stage: what is declared there is declared here, too."""
+        self._declared = dict(parent._declared)
+
     def declare_outside(self, name: str, default: str | None) -> None:
         """ARG in front of the first FROM."""
         self._outside[name] = default

@@ -91,6 +91,7 @@ class Build:
         self._first: dict[int, int] = {}
         self._bases: dict[int, str] = {}
         self._runs: dict[int, asyncio.Task[str]] = {}
+        self._stages: dict[int, StageRun] = {}
         self._pulls: dict[tuple[str, str], asyncio.Task[str]] = {}
         """Base images by name and platform: each is looked for once, so that all stages see the same."""
         self.cache = StepCache(engine, self._cache_sources(), enabled=not options.no_cache)
@@ -131,6 +132,10 @@ class Build:
         if not image:
             raise InvalidParameter("the stage has no image: it is empty")
         return image
+
+    def arguments_of(self, stage: Stage) -> BuildArguments:
+        """The build arguments of a stage that was begun."""
+        return self._stages[stage.index].state.arguments
 
     def note_base(self, stage: Stage, image: str) -> None:
         """What a stage begins with; "" for nothing."""
@@ -206,6 +211,7 @@ class Build:
     def _start(self, stage: Stage) -> None:
         self.output.expect(stage.index)
         run = StageRun(self, stage, self._first[stage.index])
+        self._stages[stage.index] = run
         self._runs[stage.index] = asyncio.create_task(run.run(), name=f"stage {stage.index}")
 
     async def _all_stages(self) -> None:

@@ -205,6 +205,7 @@ class StageRun:
         earlier = find_stage(self.build.program.stages[: self.stage.index], name)
         if earlier is not None and earlier.begin.name == name.lower():
             id = await self.build.result(earlier)
+            self.state.arguments.inherit(self.build.arguments_of(earlier))
         elif name != SCRATCH:
             id = await self.build.base_image(name, platform, self.say)
         self.build.note_base(self.stage, id)
