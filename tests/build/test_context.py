@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from longshore.build.context import unpack_context
+from longshore.layers import tarstream
 from longshore.layers.idmap import IdMap
 
 MEGABYTE = 1 << 20
@@ -37,3 +38,26 @@ def test_a_few_bytes_that_stand_for_many_are_not_unpacked_to_their_end(root: Non
     with pytest.raises(Enough):
         unpack_context(buffer, tmp_path, IdMap(), check)
     assert (tmp_path / "huge").stat().st_size <= 16 * MEGABYTE
+
+
+def test_headers_are_not_collected(root: None, tmp_path: Path) -> None:
+    """Those of many entries would fill the memory, and count for the map of a sparse file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for _ in range(tarstream._MOST_MAP_BLOCKS + 1):
+            entry = tarfile.TarInfo("d")
+            entry.type = tarfile.DIRTYPE
+            tar.addfile(entry)
+        content = b"1\n4096\n4\n".ljust(512, b"\0") + b"data"
+        sparse = tarfile.TarInfo("GNUSparseFile.0/s")
+        sparse.size = len(content)
+        sparse.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "s",
+            "GNU.sparse.realsize": "4100",
+        }
+        tar.addfile(sparse, io.BytesIO(content))
+    buffer.seek(0)
+    unpack_context(buffer, tmp_path, IdMap())
+    assert (tmp_path / "s").read_bytes() == bytes(4096) + b"data"

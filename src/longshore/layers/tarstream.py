@@ -84,7 +84,7 @@ class TarStream:
             yield entry
 
     def raw(self) -> bytes:
-        """What came since the last call and is not content: headers, padding."""
+        """What came since the last call and is not content: headers, padding. Forgotten by the next entry."""
         raw = b"".join(self._raw)
         self._raw.clear()
         return raw
@@ -94,6 +94,7 @@ class TarStream:
 
         Raises InvalidParameter if the archive is cut off or damaged.
         """
+        self._raw.clear()
         for _ in self.content():
             pass
         if self._padding:
