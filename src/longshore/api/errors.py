@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from longshore import errors
 from longshore.api.http import ProtocolError, Response
+from longshore.types.codec import encode
 
 log = logging.getLogger(__name__)
 
@@ -43,5 +42,5 @@ def error_response(exc: Exception, what: str) -> Response:
         log.error("Handler for %s returned error: %s", what, exc)
     else:
         log.debug("Handler for %s returned error: %s", what, exc)
-    body = msgspec.json.encode({"message": str(exc) or type(exc).__name__}) + b"\n"
+    body = encode({"message": str(exc) or type(exc).__name__}) + b"\n"
     return Response(status, body, {"Content-Type": "application/json"})

@@ -28,6 +28,7 @@ from longshore.build.patterns import clean
 from longshore.build.shell import environment, expand, expand_word, go_quote
 from longshore.errors import InvalidParameter
 from longshore.linux.signals import parse_signal
+from longshore.types.codec import convert, to_plain, valid_text
 from longshore.types.container import Config, HealthConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -81,6 +82,14 @@ class StageState:
 
         For all instructions but FROM, RUN, COPY and ADD.
         """
+        told = self._apply(instruction)
+        if not instruction.text.isascii():
+            # What is no UTF-8 could not be part of an image, whose configuration is JSON.
+            self.config = convert(valid_text(to_plain(self.config)), Config)
+            self.author = valid_text(self.author)
+        return valid_text(told)
+
+    def _apply(self, instruction: Instruction) -> str:
         self.notes = []
         config = self.config
         match instruction:
@@ -134,8 +143,8 @@ class StageState:
     def _arg(self, instruction: Arg) -> str:
         told = []
         for name, default in instruction.args:
-            key = self.word(name)
-            value = None if default is None else self.word(default)
+            key = valid_text(self.word(name))
+            value = None if default is None else valid_text(self.word(default))
             self.arguments.declare(key, value)
             told.append(key if value is None else f"{key}={value}")
         return f"ARG {' '.join(told)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import errno
 import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,12 +37,15 @@ def openat2(
     Absolute paths, `..` and symbolic links then all end inside it. Returns a descriptor that is closed on
     exec. EAGAIN, which the kernel answers when a rename raced with `..`, is tried again here.
     """
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(128):
         result: int = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
             directory,
-            os.fsencode(path),
+            name,
             ctypes.byref(how),
             ctypes.c_size_t(ctypes.sizeof(how)),
         )

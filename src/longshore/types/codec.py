@@ -7,10 +7,11 @@ out when it holds its zero value, every other field is always there, null includ
 
 from __future__ import annotations
 
+import re
 import typing
 from functools import cache
 from types import UnionType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 
@@ -18,6 +19,7 @@ from longshore.errors import InvalidParameter
 
 T = TypeVar("T")
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(1 << 63), 1 << 63)
 """What an integer of the API may be."""
 
@@ -59,7 +61,22 @@ def convert(plain: object, kind: type[T]) -> T:
 
 def encode(value: object) -> bytes:
     """Encode as Go would, without a trailing newline."""
-    return msgspec.json.encode(to_plain(value))
+    plain = to_plain(value)
+    try:
+        return msgspec.json.encode(plain)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(valid_text(plain))
+
+
+def valid_text(plain: T) -> T:
+    """The same with U+FFFD for each byte that is no UTF-8 (kept by surrogateescape), as Go encodes it."""
+    if isinstance(plain, str):
+        return plain if plain.isascii() else cast(T, _SURROGATES.sub("\ufffd", plain))
+    if isinstance(plain, dict):
+        return cast(T, {valid_text(key): valid_text(item) for key, item in plain.items()})
+    if isinstance(plain, list):
+        return cast(T, [valid_text(item) for item in plain])
+    return plain
 
 
 def to_plain(value: object) -> Any:

@@ -18,8 +18,9 @@ from longshore.build.sources import Source, find_sources, hash_strings
 from longshore.build.stages import find_stage
 from longshore.engine.bridges import evaluated, to_its_end, while_wanted
 from longshore.engine.builder.link import linked_layer, resolve_owner, reuse
-from longshore.errors import EngineError, InvalidParameter, NotFound
+from longshore.errors import EngineError, InvalidParameter, NotFound, System
 from longshore.layers.store import Layer
+from longshore.types.codec import valid_text
 from longshore.types.container import Config
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ async def copy_files(stage: StageRun, instruction: Copy) -> None:
             if wanted.chown and "chown" in exc.message:
                 raise
             raise type(exc)(f"failed to copy files: {exc}") from exc
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in a name
+            told = getattr(exc, "strerror", None) or str(exc)
+            raise System(f"failed to copy files: {told.lower()}") from exc
         await stage.commit(step, layer)
 
 
@@ -213,7 +217,7 @@ def _told(name: str, wanted: _Wanted, sources: list[Source], owner: Owner | None
     ]
     known = hashes[0] if len(hashes) == 1 else hash_strings("multi", hashes)
     written = wanted.destination if instruction.link else wanted.written
-    return " ".join([name, *flags, f"{known} in {written} "])
+    return valid_text(" ".join([name, *flags, f"{known} in {written} "]))
 
 
 def _layer(

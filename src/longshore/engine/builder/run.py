@@ -18,7 +18,7 @@ from longshore.engine.remove import container_remove
 from longshore.engine.start import container_start
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
 from longshore.layers.store import Layer
-from longshore.types.codec import convert, to_plain
+from longshore.types.codec import convert, to_plain, valid_text
 from longshore.types.container import Config, ContainerCreateRequest, HealthConfig, LogConfig
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def run_command(stage: StageRun, instruction: Run) -> None:
         raise InvalidParameter("security.insecure is not allowed")
     async with AsyncExitStack() as held:
         words, script = _command_words(instruction)
-        command = state.command_line(words, shell=instruction.shell)
+        command = valid_text(state.command_line(words, shell=instruction.shell))
         mounts = RunMounts(stage, instruction, script)
         await mounts.prepare()
         held.push_async_callback(mounts.release)

@@ -30,6 +30,7 @@ from longshore.layers.overlaymount import OverlayOptions, kernel_defaults, mount
 from longshore.layers.tarstream import REGULAR, TarEntry
 from longshore.linux.mount import UnmountFlags, umount
 from longshore.linux.openat import openat2
+from longshore.types.codec import valid_text
 from longshore.types.mount import BindOptions, TmpfsOptions
 from longshore.types.mount import Mount as ContainerMount
 
@@ -83,7 +84,7 @@ class RunMounts:
 
     def marks(self) -> list[str]:
         """What makes the step another one: its flags, and the content of what is bound."""
-        return self._marks
+        return valid_text(self._marks)
 
     async def release(self) -> None:
         """Give everything back."""
@@ -114,6 +115,7 @@ class RunMounts:
         )
         if target and not target.startswith("/"):
             target = join(self._stage.state.config.WorkingDir or "/", target)
+        target, id = valid_text(target), valid_text(id)  # They go into records, which are JSON.
         return replace(mount, target=clean(target) if target else "", source=source, id=id)
 
     async def _prepare(self, mount: Mount) -> None:
