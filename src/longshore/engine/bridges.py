@@ -81,9 +81,9 @@ class BodyReader(io.RawIOBase):
 
 
 def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Begin `work`, which may wait for a client as long as the client likes.
+    """Begin `work` that takes long, or waits for a client as long as the client likes.
 
-    The threads that all others share are few: who waits in one of them keeps everybody waiting.
+    The threads that all others share are few: who stays in one of them keeps everybody waiting.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -140,7 +140,10 @@ async def to_its_end(
 async def while_wanted(
     work: Callable[[Callable[[], None]], T], undo: Callable[[T], object] = lambda _: None
 ) -> T:
-    """As `to_its_end`; `work` calls what it is given now and then, which raises Abandoned once cancelled."""
+    """As `to_its_end`, for long work: it has a thread of its own, and calls what it is given now and then.
+
+    That raises Abandoned once cancelled.
+    """
     wanted = True
 
     def check() -> None:
@@ -151,7 +154,7 @@ async def while_wanted(
         nonlocal wanted
         wanted = False
 
-    return await to_its_end(lambda: work(check), undo, cancel)
+    return await to_its_end(lambda: work(check), undo, cancel, in_own_thread)
 
 
 async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:

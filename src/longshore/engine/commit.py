@@ -13,6 +13,7 @@ import msgspec
 
 from longshore import __version__
 from longshore.containers.container import Container
+from longshore.engine.bridges import in_own_thread
 from longshore.engine.engine import Engine
 from longshore.engine.images import image_event
 from longshore.engine.merge import merge_config
@@ -55,7 +56,7 @@ async def container_commit(engine: Engine, name: str, options: CommitOptions) ->
         if options.pause and state.Running and not state.Paused and not state.Restarting:
             await container_pause(engine, container.id)
             stack.push_async_callback(_unpause, engine, container)
-        id = await asyncio.to_thread(_make_image, engine, container, config, options)
+        id = await in_own_thread(lambda: _make_image(engine, container, config, options))
     reference = ""
     if options.repo:
         tagged = await asyncio.to_thread(engine.images.tag, id, options.repo, options.tag)
