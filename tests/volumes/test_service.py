@@ -141,6 +141,23 @@ def test_links_in_a_volume_lead_nowhere(tmp_path: Path) -> None:
     again.close()
 
 
+def test_the_size_of_what_is_in_a_volume(tmp_path: Path) -> None:
+    service = VolumeService(tmp_path / "volumes")
+    service.create("vol", ref="c1")
+    data = service.path("vol")
+    (data / "sub").mkdir()
+    (data / "sub" / "file").write_bytes(bytes(1000))
+    (data / "again").hardlink_to(data / "sub/file")
+    (data / "link").symlink_to("0123456789")
+    (data / os.fsdecode(b"\xff")).write_bytes(bytes(5))
+    deepen(data, 3000)
+    usage = service.usage("vol")
+    assert (usage.Size, usage.RefCount) == (1015, 1)
+    service.create("elsewhere", options={"type": "tmpfs", "device": "tmpfs"})
+    assert service.usage("elsewhere").Size == -1
+    service.close()
+
+
 def test_what_was_begun_when_a_daemon_was_killed_goes(tmp_path: Path) -> None:
     root = tmp_path / "volumes"
     service = VolumeService(root)
