@@ -113,7 +113,7 @@ def deepen(place: Path, levels: int) -> None:
 def test_what_a_container_nested_goes_with_the_volume(tmp_path: Path) -> None:
     service = VolumeService(tmp_path / "volumes")
     service.create("deep")
-    deepen(service.path("deep"), 3000)
+    deepen(service.path("deep"), 1200)
     service.remove("deep")
     assert [path.name for path in (tmp_path / "volumes").iterdir()] == ["metadata.db"]
     service.close()
@@ -150,7 +150,7 @@ def test_the_size_of_what_is_in_a_volume(tmp_path: Path) -> None:
     (data / "again").hardlink_to(data / "sub/file")
     (data / "link").symlink_to("0123456789")
     (data / os.fsdecode(b"\xff")).write_bytes(bytes(5))
-    deepen(data, 3000)
+    deepen(data, 600)
     usage = service.usage("vol")
     assert (usage.Size, usage.RefCount) == (1015, 1)
     service.create("elsewhere", options={"type": "tmpfs", "device": "tmpfs"})
