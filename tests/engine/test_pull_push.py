@@ -268,11 +268,16 @@ def test_a_kill_in_the_middle_leaves_nothing_half_made(fresh_daemon: Longshored)
         time.sleep(3)
         return True
 
+    def layers() -> set[str]:
+        return {path.name for path in (fresh_daemon.data_root / "overlay2").iterdir()}
+
     fake.behave = stall
+    before = layers()
     try:
         pull = fresh_daemon.docker.popen("pull", f"{fake.address}/app:1", stdout=subprocess.PIPE)
-        deadline = time.monotonic() + 10
-        while fake.asked("GET", "/blobs/") < 3 and time.monotonic() < deadline:
+        deadline = time.monotonic() + 20
+        while len(layers()) == len(before):  # The small one is here, the large one under way.
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         os.kill(fresh_daemon.pid, signal.SIGKILL)
         fresh_daemon.kill()
@@ -282,6 +287,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half_made(fresh_daemon: Longshored)
         fresh_daemon.start()
         images = fresh_daemon.docker.out("images", "--format", "{{.Repository}}").split()
         assert images == ["busybox"]
+        assert layers() == before
         fresh_daemon.docker("pull", f"{fake.address}/app:1")
     finally:
         fake.close()

@@ -9,11 +9,12 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,9 +30,18 @@ _HTPASSWD = "user:$2b$05$SMIksAub9903.klfT1kI5ezXl.GJ/GrPjNvRQRVRrwU4bprG1k95O"
 class Registry:
     """A docker-registry with a storage of its own. `address` is host and port."""
 
-    def __init__(self, *, auth: bool = False, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        auth: bool = False,
+        certificate: tuple[Path, Path] | None = None,
+        address: str = "",
+        inside: Sequence[str] = (),
+    ) -> None:
+        """`inside` is a command that runs another in the namespaces where the registry shall be."""
         self.root = Path(tempfile.mkdtemp(prefix="lsh-registry-"))
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = address or f"127.0.0.1:{free_port()}"
+        self._inside = inside
         config: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -46,7 +56,7 @@ class Registry:
         (self.root / "config.yml").write_text(json.dumps(config))  # JSON is YAML
         with (self.root / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                ["docker-registry", "serve", str(self.root / "config.yml")], stdout=log, stderr=log
+                [*inside, "docker-registry", "serve", str(self.root / "config.yml")], stdout=log, stderr=log
             )
         self._wait()
 
@@ -71,16 +81,22 @@ class Registry:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _wait(self) -> None:
-        host, port = self.address.split(":")
         deadline = time.monotonic() + 15
-        while True:
-            try:
-                socket.create_connection((host, int(port)), 1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, (self.root / "log").read_text()
-                assert time.monotonic() < deadline, "docker-registry does not answer"
-                time.sleep(0.05)
+        while not self._listens():
+            assert self.process.poll() is None, (self.root / "log").read_text()
+            assert time.monotonic() < deadline, "docker-registry does not answer"
+            time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        host, port = self.address.split(":")
+        connect = f"import socket; socket.create_connection(({host!r}, {port}), 1).close()"
+        probe = [*self._inside, sys.executable, "-c", connect]
+        if self._inside:
+            return subprocess.run(probe, capture_output=True).returncode == 0
+        with suppress(OSError):
+            socket.create_connection((host, int(port)), 1).close()
+            return True
+        return False
 
 
 Behaviour = Callable[["_Handler"], bool]

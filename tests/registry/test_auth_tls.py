@@ -170,6 +170,27 @@ def test_a_push_sends_no_credentials_to_where_uploads_go(fake: FakeRegistry) -> 
         elsewhere.close()
 
 
+def test_a_proxy_is_told_who_we_are_and_the_registry_behind_it_is_not(fake: FakeRegistry) -> None:
+    """`fake` is the proxy here: what it is asked for is an absolute URL."""
+    asked: list[tuple[str, str]] = []
+
+    def proxy(handler: Any) -> bool:
+        asked.append((handler.path, handler.headers.get("Proxy-Authorization", "")))
+        handler.answer(200, b"{}")
+        return True
+
+    fake.behave = proxy
+    proxies = {"http-proxy": f"http://user:p%40ss@{fake.address}"}
+    settings = RegistrySettings(retry_delay=0.01, proxies=proxies)
+    RepositoryClient(Endpoint("http://registry.invalid:5000"), "app", settings, AuthConfig()).ping()
+    given = base64.b64encode(b"user:p@ss").decode()
+    assert asked == [("http://registry.invalid:5000/v2/", f"Basic {given}")]
+    settings = RegistrySettings(proxies={"http-proxy": "http://user:secret@127.0.0.1:1"})
+    with pytest.raises(Unreachable) as failure:
+        RepositoryClient(Endpoint("http://registry.invalid:5000"), "app", settings, AuthConfig()).ping()
+    assert "secret" not in str(failure.value)
+
+
 def test_insufficient_scope_is_access_denied(fake: FakeRegistry) -> None:
     def deny(handler: Any) -> bool:
         if handler.path == "/v2/":

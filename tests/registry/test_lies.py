@@ -485,6 +485,33 @@ def test_a_bomb_ends_with_the_disk_and_gives_it_back(small: Path, fake: FakeRegi
     assert sum(path.stat().st_blocks for path in small.rglob("*")) == used
 
 
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_holes_take_no_space(puller: Puller, fake: FakeRegistry, tmp_path: Path, form: str) -> None:
+    if "GNU tar" not in subprocess.run(["tar", "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("only GNU tar packs holes")
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(10 << 30)
+        file.seek(5 << 30)
+        file.write(b"middle")
+    command = ["tar", "-S", "--format", form, "-C", tmp_path, "-c", "big"]
+    tar = subprocess.run(command, capture_output=True, check=True).stdout
+    assert len(tar) < 1 << 20
+    fake.image("app:1", [Layer({"a": b"x"})])
+    manifest = manifest_of(fake, "app:1")
+    config = json.loads(fake.blobs[manifest["config"]["digest"]])
+    config["rootfs"]["diff_ids"] = [f"sha256:{hashlib.sha256(tar).hexdigest()}"]
+    manifest["config"] = fake.blob(json.dumps(config).encode(), manifest["config"]["mediaType"])
+    manifest["layers"] = [fake.blob(tar, manifest["layers"][0]["mediaType"])]
+    fake.manifest("app:1", manifest, DOCKER)
+    puller.pull("app:1")
+    (big,) = (puller.root / "vfs").rglob("big")
+    assert big.stat().st_size == 10 << 30
+    assert big.stat().st_blocks * 512 < 1 << 20
+    (layer,) = puller.layers.layers()
+    with puller.layers.tar_stream(layer) as stream:
+        assert hashlib.sha256(stream.read()).hexdigest() == hashlib.sha256(tar).hexdigest()
+
+
 def test_nobody_is_left_and_nothing_goes_on(puller: Puller, fake: FakeRegistry) -> None:
     fake.image("app:1", [Layer({"noise": NOISE}), Layer({"b": b"x"})])
     content = max(fake.blobs.values(), key=len)

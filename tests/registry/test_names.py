@@ -46,6 +46,10 @@ def test_an_image_of_the_next_lower_variant_will_do() -> None:
     assert rank(wanted, Platform("linux", "arm", "v8")) is None
     assert rank(Platform("linux", "arm64"), Platform("linux", "arm64", "v8")) == 0
     assert rank(Platform("linux", "amd64"), Platform("windows", "amd64")) is None
+    assert rank(parse_platform("linux/amd64"), Platform("linux", "amd64", "v2")) is None
+    assert rank(parse_platform("linux/amd64/v3"), Platform("linux", "amd64", "v2")) == 1
+    assert rank(parse_platform("linux/amd64/v2"), Platform("linux", "amd64", "v1")) == 1
+    assert rank(parse_platform("linux/arm/v6"), Platform("linux", "arm")) is None  # which is v7
 
 
 def test_the_best_of_an_index_is_chosen_whatever_its_order() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -196,6 +198,7 @@ def validate(config: Config) -> None:
                 f"invalid exec-opt {text}: try 'native.cgroupdriver=cgroupfs' or 'systemd'"
             )
     _validate_runtimes(config)
+    _validate_registries(config)
 
 
 def _validate_profile(config: Config) -> None:
@@ -203,6 +206,33 @@ def _validate_profile(config: Config) -> None:
         msgspec.json.decode(config.seccomp_profile_json, type=dict[str, Any])
     except msgspec.DecodeError as exc:
         raise InvalidParameter(f"decoding seccomp profile ({config.seccomp_profile}) failed: {exc}") from None
+
+
+def _validate_registries(config: Config) -> None:
+    """As moby's registry/config.go."""
+    for mirror in config.registry_mirrors:
+        try:
+            parts = urlsplit(mirror)
+            host = parts.hostname if parts.port != 0 else None  # the port is read as a number
+        except ValueError:
+            raise InvalidParameter(f'invalid mirror: "{mirror}" is not a valid URI') from None
+        if parts.scheme not in ("http", "https"):
+            raise InvalidParameter(f'invalid mirror: unsupported scheme "{parts.scheme}" in "{mirror}"')
+        if parts.query or parts.fragment:
+            raise InvalidParameter(f'invalid mirror: query or fragment at end of the URI "{mirror}"')
+        if parts.username is not None:
+            shown = parts._replace(netloc=f"{parts.username}:xxxxx@{parts.netloc.rpartition('@')[2]}")
+            raise InvalidParameter(
+                f'invalid mirror: username/password not allowed in URI "{urlunsplit(shown)}"'
+            )
+        if not host:
+            raise InvalidParameter(f'invalid mirror: "{mirror}" is not a valid URI')
+    for registry in config.insecure_registries:
+        bare = registry.lower().removeprefix("http://").removeprefix("https://")
+        if "://" in bare:
+            raise InvalidParameter(f"insecure registry {registry} should not contain '://'")
+        if not re.fullmatch(r"[^\s/]+(/\d+)?", bare.rstrip("/")):
+            raise InvalidParameter(f"insecure registry {registry} is not valid: invalid host")
 
 
 def _validate_runtimes(config: Config) -> None:

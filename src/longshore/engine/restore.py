@@ -74,6 +74,7 @@ async def _restore_parts(engine: Engine, damaged: Collection[str]) -> None:
     await asyncio.to_thread(engine.layers.cleanup_stale, active | set(damaged))
     try:
         await asyncio.to_thread(_release_orphaned_layers, engine, damaged)
+        await asyncio.to_thread(engine.layers.release_loose)
         await asyncio.to_thread(engine.layers.cleanup_orphans)
     except OSError as exc:
         log.error("leftover layers could not be removed: %s", exc)

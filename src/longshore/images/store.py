@@ -113,6 +113,8 @@ class ImageStore:
                 raise
             self._images[image.id] = image
             self._layers[image.id] = layer
+            if layer is not None:
+                self._layer_store.settle(layer)
             return image.id
 
     def get(self, id: str) -> Image:
@@ -149,6 +151,8 @@ class ImageStore:
             self._parents.pop(id, None)
             self._built.discard(id)
             layer = self._layers.pop(id)
+            if layer is not None:
+                self._layer_store.loosen(layer)
             (self._content / id[7:]).unlink(missing_ok=True)
             shutil.rmtree(self._metadata / id[7:], ignore_errors=True)
         return self._layer_store.release(layer) if layer is not None else []

@@ -43,7 +43,8 @@ class LayerDb:
         self._layers = root / "sha256"
         self._mounts = root / "mounts"
         self._tmp = root / "tmp"
-        for directory in (self._layers, self._mounts, self._tmp):
+        self._loose = root / "loose"
+        for directory in (self._layers, self._mounts, self._tmp, self._loose):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def layers(self) -> list[LayerRecord]:
@@ -96,6 +97,21 @@ class LayerDb:
         """Records whose removal was cut short, with their cache ids ("" if unknown)."""
         found = [self._layers / name for name in _names(self._layers) if name.endswith("-removing")]
         return [(path, _read(path / "cache-id") or "") for path in found]
+
+    def loosen(self, chain_ids: list[str]) -> None:
+        """Note that nothing that outlives this process refers to the first; below it are the others."""
+        # Not synced: what a power cut takes of it is space, until the layer is asked for again.
+        (self._loose / chain_ids[0][7:]).write_text("\n".join(chain_ids))
+
+    def settle(self, *chain_ids: str) -> None:
+        """Take such notes back."""
+        for chain_id in chain_ids:
+            (self._loose / chain_id[7:]).unlink(missing_ok=True)
+
+    def loose(self) -> list[list[str]]:
+        """All such notes."""
+        notes = [_read(self._loose / name) for name in _names(self._loose)]
+        return [note.split() for note in notes if note]
 
     def cleanup_tmp(self) -> None:
         """Drop what unfinished registrations left."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import secrets
@@ -11,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -60,12 +60,17 @@ class Layer:
         """Of the whole chain, lowest first."""
         return [*(self.parent.diff_ids if self.parent else []), self.diff_id]
 
+    @property
+    def chain_ids(self) -> list[str]:
+        """Its own and those of all below it."""
+        return [self.chain_id, *(self.parent.chain_ids if self.parent else [])]
+
 
 def chain_id(diff_ids: list[str]) -> str:
     """The name of a chain of layers, lowest first; see the OCI image specification. "" for none."""
     chain = ""
     for diff_id in diff_ids:
-        chain = diff_id if not chain else _sha256(f"{chain} {diff_id}")
+        chain = diff_id if not chain else f"sha256:{sha256(f'{chain} {diff_id}'.encode()).hexdigest()}"
     return chain
 
 
@@ -181,7 +186,24 @@ class LayerStore:
         for dead, record in doomed:
             self.driver.remove(dead.cache_id)
             shutil.rmtree(record, ignore_errors=True)
+            self._db.settle(dead.chain_id)
         return [dead for dead, _ in doomed]
+
+    def loosen(self, layer: Layer) -> None:
+        """Whatever outlives this process and refers to the layer is about to go, or not there yet."""
+        self._db.loosen(layer.chain_ids)
+
+    def settle(self, layer: Layer) -> None:
+        """Something that outlives this process refers to the layer."""
+        self._db.settle(*layer.chain_ids)
+
+    def release_loose(self) -> None:
+        """Delete loose layers that a killed daemon left. Call it once images have what they need."""
+        for chain in self._db.loose():
+            for id in chain:
+                if (layer := self.find(id)) is not None and layer.references == 0:
+                    self.release(self.get(id))
+            self._db.settle(chain[0])
 
     def tar_stream(self, layer: Layer) -> BinaryIO:
         """The layer's archive, uncompressed, bit for bit as it was registered."""
@@ -341,8 +363,9 @@ class LayerStore:
         with self._lock:
             if chain in self._layers:
                 return self._retain(self._layers[chain])
-            self._db.commit_layer(record_directory, record)
             layer = Layer(chain, made.diff_id, below, cache_id, made.size, 1)
+            self.loosen(layer)
+            self._db.commit_layer(record_directory, record)
             self._layers[chain] = layer
             self._unpacking.discard(cache_id)
             undo.pop_all()
@@ -383,7 +406,3 @@ class LayerStore:
     def _retain(self, layer: Layer) -> Layer:
         layer.references += 1
         return layer
-
-
-def _sha256(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from longshore.volumes.local import LocalMount, check_options, size_limit
 from longshore.volumes.record import VolumeRecord
 
 log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 class VolumeDirectories:
@@ -114,6 +117,20 @@ class VolumeDirectories:
     def _aside(self) -> Path:
         # No volume can have such a name, nor does dockerd's local driver take one.
         return self._root / f"{TEMPORARY}{secrets.token_hex(8)}"
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidParameter for what is no name of a local volume."""
+    if _NAME.fullmatch(name):
+        return
+    if len(name) == 1:
+        raise InvalidParameter(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    raise InvalidParameter(
+        f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+        '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+    )
 
 
 def _volumes(root: Path) -> Iterator[Path]:

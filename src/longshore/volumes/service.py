@@ -7,14 +7,14 @@ Of a plug-in's volume nothing lies here: that it exists stands in this database 
 
 from __future__ import annotations
 
-import re
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.errors import Conflict, EngineError, NotFound
 from longshore.types.filters import (
     Filters,
     boolean_filter,
@@ -26,17 +26,17 @@ from longshore.types.filters import (
 )
 from longshore.types.volume import UsageData, Volume
 from longshore.volumes.database import VolumeDatabase, VolumeMetadata
-from longshore.volumes.directories import VolumeDirectories
+from longshore.volumes.directories import VolumeDirectories, check_name
 from longshore.volumes.local import LocalMount, needs_mount
 from longshore.volumes.locks import NameLocks
 from longshore.volumes.record import VolumeRecord
-from longshore.volumes.remote import RemoteVolumes
+from longshore.volumes.remote import RemoteVolumes, Survey
 from longshore.volumes.size import directory_size
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _LOCAL = ("", "local")
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+log = logging.getLogger(__name__)
 
 
 class VolumeService:
@@ -94,7 +94,7 @@ class VolumeService:
             driver = driver or "local"
             all_labels[ANONYMOUS_LABEL] = ""
         if driver in _LOCAL:
-            _check_name(name)
+            check_name(name)
         with self._locks.hold(name):
             present = self._present(name, driver)
             if present is None:
@@ -111,15 +111,19 @@ class VolumeService:
 
     def get(self, name: str) -> Volume:
         """Raises NotFound; System if it is a plug-in's, and that does not tell."""
-        entry = self._found(name)
-        if entry.driver == "local":
+        entry = self._records.get(name)
+        if entry is not None and entry.driver == "local":
             return self._describe(entry)
-        with _named(f"get {name}"):
-            described = self._remote.describe(entry)
-        if described is None:
-            self._purge(entry)
-            raise NotFound(f"get {name}: no such volume")
-        return described
+        with self._locks.hold(name):
+            entry = self._found(name)
+            if entry.driver == "local":
+                return self._describe(entry)
+            with _named(f"get {name}"):
+                described = self._remote.describe(entry)
+            if described is None:
+                self._purge(entry)
+                raise NotFound(f"get {name}: no such volume")
+            return described
 
     def list(self, filters: Filters | None = None) -> Sequence[Volume]:
         """All volumes that match `filters` (dangling, driver, label, name), by name.
@@ -133,12 +137,14 @@ class VolumeService:
         filters = filters or {}
         check_filters(filters, ("dangling", "driver", "label", "name"))
         dangling = boolean_filter(filters, "dangling")
-        theirs, warnings = self._remote.survey()
-        for name, driver in theirs.drivers.items():
-            self._records.setdefault(name, VolumeRecord(name, driver=driver))
+        only_local = set(filters.get("driver", ())) == {"local"}
+        theirs, warnings = (Survey(), []) if only_local else self._remote.survey()
+        # What a plug-in says is told, not kept: it may say anything.
+        known = {name: VolumeRecord(name, driver=driver) for name, driver in theirs.drivers.items()}
+        known |= self._records
         return [
             self._describe(entry) if entry.driver == "local" else theirs.describe(entry)
-            for name, entry in sorted(self._records.items())
+            for name, entry in sorted(known.items())
             if not theirs.denies(entry)
             and exactly(filters, "driver", entry.driver)
             and matches(filters, "name", name)
@@ -197,11 +203,14 @@ class VolumeService:
                     continue
                 if not (everything or ANONYMOUS_LABEL in labels) or not labels_match(filters, labels):
                     continue
-                with suppress(EngineError):  # taken or removed in between, or kept by something else
+                try:
                     size = max(self.usage(name).Size, 0)
                     self.remove(name, quiet=True)  # One event tells of them all.
-                    deleted.append(name)
-                    freed += size
+                except EngineError as exc:  # taken or removed in between, or kept by something else
+                    log.warning("volume %s is not pruned: %s", name, exc)
+                    continue
+                deleted.append(name)
+                freed += size
             return deleted, freed
         finally:
             self._pruning.release()
@@ -366,19 +375,6 @@ class VolumeService:
             Name=entry.name,
             Options=entry.options or None,
         )
-
-
-def _check_name(name: str) -> None:
-    if _NAME.fullmatch(name):
-        return
-    if len(name) == 1:
-        raise InvalidParameter(
-            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
-        )
-    raise InvalidParameter(
-        f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-        '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-    )
 
 
 @contextmanager

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 LONGEST_MANIFEST = 4 << 20
 LONGEST_CONFIG = 16 << 20
 _LONGEST_REFUSAL = 64 << 10
-_MOST_TAGS = 1_000_000
+_MOST_TAGS, _MOST_PAGES = 1_000_000, 10_000
 _PING_TIMEOUT = 15.0
 
 
@@ -147,7 +147,7 @@ class RepositoryClient:
         """Every tag, as the registry sorts them; what they are made of is not verified."""
         found: list[str] = []
         url, seen = f"{self._base}/tags/list", set[str]()
-        while url not in seen:
+        while url not in seen and len(seen) < _MOST_PAGES:
             seen.add(url)
             content, said = self._get(url, {}, LONGEST_MANIFEST)
             page = _decoded(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import os
 import socket
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies_environment
 
 from longshore import __version__
@@ -30,7 +31,8 @@ CONNECT_TIMEOUT = 15.0
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_DRAINED = 64 << 10
-_UPLOAD_BLOCK = 1 << 18
+UPLOAD_BLOCK = 1 << 16
+"""Bytes that are sent at a time: each has as many seconds as connecting has."""
 
 
 class Cancellation:
@@ -125,6 +127,9 @@ class Transport:
     ) -> BaseHTTPResponse:
         from urllib3 import Timeout
 
+        if isinstance(body, bytes) and len(body) > UPLOAD_BLOCK:
+            headers = {**headers, "Content-Length": str(len(body))}
+            body = io.BytesIO(body)
         return self._pool(url).request(
             method,
             url,
@@ -150,9 +155,15 @@ class Transport:
                 # Token servers and stores that the registry names are trusted as it is, as by dockerd: often
                 # they are the same machine on another port, with a certificate of the same authority.
                 if proxy:
-                    pool = ProxyManager(proxy, ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
+                    pool = ProxyManager(
+                        proxy,
+                        proxy_headers=_proxy_authorization(proxy),
+                        ssl_context=self._tls,
+                        maxsize=8,
+                        blocksize=UPLOAD_BLOCK,
+                    )
                 else:
-                    pool = PoolManager(ssl_context=self._tls, maxsize=8, blocksize=_UPLOAD_BLOCK)
+                    pool = PoolManager(ssl_context=self._tls, maxsize=8, blocksize=UPLOAD_BLOCK)
                 self._pools[proxy] = pool
             return pool
 
@@ -266,6 +277,15 @@ def _proxy(scheme: str, netloc: str, configured: Mapping[str, str]) -> str:
     if not proxy or any(_is_exempt(host, netloc, each.strip()) for each in found.get("no", "").split(",")):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _proxy_authorization(proxy: str) -> dict[str, str]:
+    from urllib3 import make_headers
+
+    user = urlsplit(proxy)
+    if user.username is None:
+        return {}
+    return dict(make_headers(proxy_basic_auth=f"{unquote(user.username)}:{unquote(user.password or '')}"))
 
 
 def _is_exempt(host: str, netloc: str, pattern: str) -> bool:

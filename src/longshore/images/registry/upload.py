@@ -20,7 +20,7 @@ from longshore.images.registry.endpoints import RegistrySettings
 from longshore.images.registry.failures import LONGEST_WAIT, may_try_again, wait_asked_for
 from longshore.images.registry.manifests import DOCKER_LAYER, Descriptor
 from longshore.images.registry.metadata import BlobSource, DistributionMetadata, source_of
-from longshore.images.registry.transport import Cancellation
+from longshore.images.registry.transport import UPLOAD_BLOCK, Cancellation
 from longshore.layers.store import Layer, LayerStore
 from longshore.types.registry import AuthConfig
 
@@ -179,10 +179,11 @@ class _Upload:
         progress.done()
 
     def _counted(self, piece: bytes) -> Iterator[bytes]:
-        if piece:
-            self._hash.update(piece)
-            self._size += len(piece)
-            yield piece
+        for start in range(0, len(piece), UPLOAD_BLOCK):
+            block = piece[start : start + UPLOAD_BLOCK]
+            self._hash.update(block)
+            self._size += len(block)
+            yield block
 
 
 def _gathered(pieces: Iterator[bytes], enough: int) -> bytes:
