@@ -161,9 +161,8 @@ class NetworkController:
         With `config_only` nothing is made but a place for settings, which other networks take by naming it
         in `config_from`.
         """
-        if not config_only and self.drivers.find(driver or "bridge") is None:
-            await asyncio.to_thread(self.drivers.discover, driver)
         if not config_only:
+            await asyncio.to_thread(self.drivers.discover, driver or "bridge")
             await asyncio.to_thread(self._find_ipam_driver, ipam_driver)
         async with self.lock:
             if name in PREDEFINED:
@@ -172,9 +171,10 @@ class NetworkController:
                 raise Conflict(f"network with name {name} already exists")
             if config_from:
                 given = options or ipam or labels or ipam_options or enable_ipv6
+                given = given or ipam_driver not in ("", BUILT_IN)
                 settings = settings_of(self._records(), config_from, config_only, bool(given))
                 options, ipam, labels = settings.options, settings.pools, settings.labels
-                ipam_options = settings.ipam_options
+                ipam_options, ipam_driver = settings.ipam_options, settings.ipam_driver
                 enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
             if config_only:
                 settings = config_record(
@@ -186,6 +186,7 @@ class NetworkController:
                     enable_ipv4=enable_ipv4,
                     enable_ipv6=enable_ipv6,
                     labels=dict(labels or {}),
+                    ipam_driver=ipam_driver or BUILT_IN,
                 )
                 return await take_up(self, settings, new=True)
             defaults = self.config.default_network_opts.get(driver or "bridge", {})

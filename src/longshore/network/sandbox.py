@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from longshore.errors import EngineError, Forbidden, System, Unavailable
+from longshore.errors import EngineError, Forbidden, System
 from longshore.linux import rtnetlink
 from longshore.linux.namespaces import (
     create_network_namespace,
@@ -121,14 +121,9 @@ class Sandbox:
             raise Forbidden("cannot create endpoint on configuration-only network")
         before = list(self.options.port_bindings)
         async with AsyncExitStack() as undo:
-            what = self.container_id, self.endpoints, network, options, undo
-            try:
-                endpoint = await make_endpoint(*what, gateway_service=gateway_service)
-            except (Forbidden, Unavailable):
-                # Addresses of those who have gone come free a moment later.
-                if not await self._controller.settled():
-                    raise
-                endpoint = await make_endpoint(*what, gateway_service=gateway_service)
+            endpoint = await make_endpoint(
+                self._controller, self, network, options, undo, gateway_service=gateway_service
+            )
             self.options.port_bindings = before + options.port_bindings
             undo.callback(setattr, self.options, "port_bindings", before)
             if network.behaviour.remote:
