@@ -202,6 +202,11 @@ def test_what_plugins_are_capable_of(office: Office) -> None:
         again = office.controller()
         await again.start({})
         assert again.network("lan").scope == "global" and not again.network("lan").pools[0].gateway
+        plugin.calls.clear()
+        plugin.failing = "CreateNetwork"
+        with pytest.raises(System, match="remote: no more cables"):
+            await again.create_network("more", "office")
+        assert len(plugin.asked("GetCapabilities")) == len(plugin.asked("GwAllocCheck")) == 1
         plugin.failing = "DeleteNetwork"  # Which nobody can help.
         await again.remove_network(again.network("lan"))
         await again.stop(False)

@@ -95,6 +95,13 @@ def test_what_a_user_chooses(office: Office) -> None:
             await add(controller, "three", "app", ipv4_address="10.95.7.7")
         with pytest.raises(InvalidParameter, match="no configured subnet contains"):
             await add(controller, "three", "app", ipv4_address="10.96.0.1")
+        await controller.create_network(
+            "settings", config_only=True, ipam_driver="office", ipam=[IPAMPool(subnet="10.97.0.0/24")]
+        )
+        taking = await controller.create_network("taking", config_from="settings")
+        assert taking.record.ipam_driver == "office" and taking.pools[0].pool_id == "here-10.97.0.0/24"
+        with pytest.raises(Forbidden, match="user specified configurations are not supported"):
+            await controller.create_network("both", config_from="settings", ipam_driver="office")
         with pytest.raises(Forbidden, match="networks have overlapping IPv4"):
             plugin.pools.clear()  # It gives what it gave before.
             await controller.create_network(

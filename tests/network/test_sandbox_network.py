@@ -259,7 +259,13 @@ def test_a_hundred_at_once_share_no_address_and_a_restart_keeps_them(host: Machi
     async def run() -> None:
         controller = host.controller()
         await controller.start({})
-        pool = IPAMPool(subnet="10.78.0.0/24")
+        kept_free = {"gateway": "10.78.0.5", "printer": "10.78.0.8", "camera": "10.78.1.9"}
+        pool = IPAMPool(
+            subnet="10.78.0.0/23",
+            ip_range="10.78.0.0/24",
+            gateway=kept_free["gateway"],
+            aux_addresses={name: kept_free[name] for name in ("printer", "camera")},
+        )
         await controller.create_network("big", ipam=[pool], enable_ipv6=True)
         # Some ask for addresses that the others would be given.
         made = await asyncio.gather(
@@ -273,13 +279,15 @@ def test_a_hundred_at_once_share_no_address_and_a_restart_keeps_them(host: Machi
         refused = [one for one in made if isinstance(one, BaseException)]
         assert all("Address already in use" in str(one) for one in refused) and len(boxes) >= 80
         for version in ("ipv4_address", "ipv6_address"):
-            assert len({getattr(endpoint, version) for _, endpoint in boxes}) == len(boxes)
+            given = {getattr(endpoint, version) for _, endpoint in boxes}
+            assert len(given) == len(boxes) and not given & set(kept_free.values())
         await die(controller)
         again = host.controller()
         await again.start({box.container_id: box.key for box, _ in boxes[:50]})
         kept = {endpoint.ipv4_address for _, endpoint in boxes[:50]}
         more = [(await add(again, f"d{i}", "big"))[1].ipv4_address for i in range(100)]
-        assert len(set(more)) == 100 and not kept & set(more)
+        assert len(set(more)) == 100 and not (kept | set(kept_free.values())) & set(more)
+        assert all(one.startswith("10.78.0.") for one in more)
         await again.stop(False)
 
     asyncio.run(run())

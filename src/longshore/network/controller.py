@@ -64,8 +64,8 @@ class NetworkController:
             "global": AddressSpace(list(GLOBAL_ADDRESS_POOLS)),
         }
         self._sandboxes: dict[str, Sandbox] = {}
-        self._departures: dict[str, asyncio.Task[None]] = {}
-        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._departures: dict[str, set[asyncio.Task[None]]] = {}
+        """By container id, what is left to do for sandboxes and endpoints that have gone."""
         self.lock = asyncio.Lock()  # held while networks are made and removed
 
     async def start(self, active_sandboxes: Mapping[str, str]) -> None:
@@ -161,9 +161,8 @@ class NetworkController:
         With `config_only` nothing is made but a place for settings, which other networks take by naming it
         in `config_from`.
         """
-        if not config_only and self.drivers.find(driver or "bridge") is None:
-            await asyncio.to_thread(self.drivers.discover, driver)
         if not config_only:
+            await asyncio.to_thread(self.drivers.discover, driver or "bridge")
             await asyncio.to_thread(self._find_ipam_driver, ipam_driver)
         async with self.lock:
             if name in PREDEFINED:
@@ -172,9 +171,10 @@ class NetworkController:
                 raise Conflict(f"network with name {name} already exists")
             if config_from:
                 given = options or ipam or labels or ipam_options or enable_ipv6
+                given = given or ipam_driver not in ("", BUILT_IN)
                 settings = settings_of(self._records(), config_from, config_only, bool(given))
                 options, ipam, labels = settings.options, settings.pools, settings.labels
-                ipam_options = settings.ipam_options
+                ipam_options, ipam_driver = settings.ipam_options, settings.ipam_driver
                 enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
             if config_only:
                 settings = config_record(
@@ -186,6 +186,7 @@ class NetworkController:
                     enable_ipv4=enable_ipv4,
                     enable_ipv6=enable_ipv6,
                     labels=dict(labels or {}),
+                    ipam_driver=ipam_driver or BUILT_IN,
                 )
                 return await take_up(self, settings, new=True)
             defaults = self.config.default_network_opts.get(driver or "bridge", {})
@@ -217,8 +218,7 @@ class NetworkController:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
             if self.networks_by_id.get(network.id) is not network:
                 raise NotFound(f"network {network.name} not found")
-            if self._departures:
-                await asyncio.wait(set(self._departures.values()))
+            await self.settled()
             users = [one for one in self._records() if one.config_from == network.name]
             if network.record.config_only and users:
                 raise Forbidden(
@@ -245,8 +245,6 @@ class NetworkController:
         if not container_id.isalnum():
             raise InvalidParameter(f"invalid container id: {container_id!r}")
         await self.sandbox_destroy(container_id)
-        if departure := self._departures.get(container_id):
-            await asyncio.wait([departure])
         id, warm = secrets.token_hex(32), None
         if not (options.host or options.namespace_of or options.sysctls):
             warm = self._warm.take()
@@ -274,22 +272,31 @@ class NetworkController:
         await sandbox.destroy()
         if self._sandboxes.get(container_id) is sandbox:
             del self._sandboxes[container_id]
-            self._depart(self._departures, container_id, sandbox.depart())
+            self.depart(container_id, sandbox.depart())
 
-    def endpoint_departs(self, id: str, work: Coroutine[None, None, None]) -> None:
-        """Let what is left to do for an endpoint that has left go on behind its request."""
-        self._depart(self._leaving, id, work)
+    def depart(self, container_id: str, work: Coroutine[None, None, None]) -> None:
+        """Let what is left to do for a sandbox or endpoint that has gone go on behind its request."""
+        task = asyncio.create_task(work, name=f"departure of {container_id[:12]}")
+        tasks = self._departures.setdefault(container_id, set())
+        tasks.add(task)
 
-    def _depart(
-        self, where: dict[str, asyncio.Task[None]], key: str, work: Coroutine[None, None, None]
-    ) -> None:
-        where[key] = asyncio.create_task(work, name=f"departure of {key[:12]}")
-        where[key].add_done_callback(lambda _: where.pop(key, None))
+        def done(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not tasks and self._departures.get(container_id) is tasks:
+                del self._departures[container_id]
 
-    async def settled(self) -> None:
-        """Wait until nothing is left of the sandboxes and endpoints that have gone so far."""
-        if tasks := {*self._departures.values(), *self._leaving.values()}:
+        task.add_done_callback(done)
+
+    async def settled(self, container_id: str = "") -> bool:
+        """Wait until nothing is left of what has gone so far, of one container or of all.
+
+        Returns whether there was something to wait for.
+        """
+        pending = [self._departures.get(container_id, set())] if container_id else self._departures.values()
+        tasks = {task for some in pending for task in some}
+        if tasks:
             await asyncio.wait(tasks)
+        return bool(tasks)
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """A container's sandbox, or None."""
@@ -328,7 +335,8 @@ class NetworkController:
     def _open(self) -> None:
         self.store.open()
         self.config.namespaces.mkdir(mode=0o755, parents=True, exist_ok=True)
-        firewall = Firewall(self.config.table) if self.config.firewall else None
+        config = self.config
+        firewall = Firewall(config.table, ipv6=config.firewall_ipv6) if config.firewall else None
         self._machine = Machine(self.config, NetlinkSocket(), firewall)
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")

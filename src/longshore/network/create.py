@@ -121,6 +121,7 @@ def config_record(
     enable_ipv4: bool,
     enable_ipv6: bool,
     labels: dict[str, str],
+    ipam_driver: str,
 ) -> NetworkRecord:
     """A network of settings alone, for others to take them. Raises InvalidParameter, Forbidden."""
     if not _NAME.fullmatch(name):
@@ -131,7 +132,7 @@ def config_record(
             "[ ingress | internal | attachable | scope ] are not supported."
         )
     record = _record(name, "null")
-    record.config_only = True
+    record.config_only, record.ipam_driver = True, ipam_driver
     record.options, record.labels, record.ipam_options = options, labels, ipam_options
     record.enable_ipv4, record.enable_ipv6 = enable_ipv4, enable_ipv6
     record.pools = [pool for pool in _pools(record, pools) if pool.subnet]

@@ -36,7 +36,9 @@ async def gateway_network(controller: NetworkController) -> Network:
             return controller.network(GATEWAY_NETWORK)
         except NotFound:
             pass
-        options = {BRIDGE_NAME: GATEWAY_NETWORK, ICC: "false", MASQUERADE: "true"}
+        options = {ICC: "false", MASQUERADE: "true"}
+        if not controller.config.instance:  # Others on the machine have bridges of their own.
+            options[BRIDGE_NAME] = GATEWAY_NETWORK
         try:
             return await controller.create_network(GATEWAY_NETWORK, options=options)
         except Conflict:

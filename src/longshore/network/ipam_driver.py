@@ -32,8 +32,8 @@ class IpamDriver(Protocol):
     def needs_mac(self) -> bool:
         """Whether it wants to know the MAC address of who an address is for."""
 
-    def needs_replay(self) -> bool:
-        """Whether it forgets, so that after a restart everything is requested again."""
+    def needs_replay(self) -> bool | None:
+        """Whether it forgets, so that after a restart everything is requested again; None if it says not."""
 
     def address_space(self, scope: str) -> str:
         """The name of its address space for networks of that scope, `local` or `global`."""
@@ -104,10 +104,10 @@ class RemoteIpam:
 
     def needs_mac(self) -> bool:
         """As it says; who does not say has no needs."""
-        return self._capable("RequiresMACAddress")
+        return self._capable("RequiresMACAddress") is True
 
-    def needs_replay(self) -> bool:
-        """As it says; who does not say has no needs."""
+    def needs_replay(self) -> bool | None:
+        """As it says."""
         return self._capable("RequiresRequestReplay")
 
     def address_space(self, scope: str) -> str:
@@ -156,12 +156,12 @@ class RemoteIpam:
         """Tell it."""
         self._call("ReleaseAddress", {"PoolID": pool, "Address": address})
 
-    def _capable(self, what: str) -> bool:
+    def _capable(self, what: str) -> bool | None:
         if self._capabilities is None:
             try:
                 self._capabilities = self._call("GetCapabilities", {})
             except EngineError:  # Older ones have no such method.
-                self._capabilities = {}
+                return None
         return self._capabilities.get(what) is True
 
     def _call(self, method: str, arguments: Mapping[str, object]) -> dict[str, Any]:

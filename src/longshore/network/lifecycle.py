@@ -96,7 +96,8 @@ def _request(controller: NetworkController, network: Network, new: bool) -> None
     record, ipam = network.record, network.ipam
     assert ipam is not None
     if record.ipam_replay is None:
-        record.ipam_replay = ipam.needs_replay()
+        replay = ipam.needs_replay()
+        record.ipam_replay = bool(replay) if new else replay
     if not new and not record.ipam_replay:
         return
     try:

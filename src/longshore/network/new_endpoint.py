@@ -6,8 +6,9 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
-from longshore.errors import Forbidden, InvalidParameter
+from longshore.errors import Forbidden, InvalidParameter, Unavailable
 from longshore.network.drivers.bridge import mac_of, random_mac
 from longshore.network.endpoint import Endpoint, EndpointOptions
 from longshore.network.ipam import parse_address
@@ -19,20 +20,45 @@ from longshore.network.options import (
     endpoint_sysctls,
 )
 
+if TYPE_CHECKING:
+    from longshore.network.controller import NetworkController
+    from longshore.network.sandbox import Sandbox
+
 
 async def make_endpoint(
-    container_id: str,
-    others: Sequence[Endpoint],
+    controller: NetworkController,
+    sandbox: Sandbox,
     network: Network,
     options: EndpointOptions,
     undo: AsyncExitStack,
     *,
     gateway_service: bool = False,
 ) -> Endpoint:
-    """An endpoint beside the `others` of its container, with its addresses and names taken.
+    """An endpoint beside the others of a sandbox, with its addresses and names taken.
 
     `undo` gives them back. Raises Forbidden, InvalidParameter, Unavailable with Docker's messages.
     """
+    what = sandbox.container_id, sandbox.endpoints, network, options
+    try:
+        async with AsyncExitStack() as attempt:
+            endpoint = await _make_endpoint(*what, attempt, gateway_service)
+            undo.push_async_callback(attempt.pop_all().aclose)
+            return endpoint
+    except (Forbidden, Unavailable):
+        # Addresses of those who have gone come free a moment later.
+        if not await controller.settled():
+            raise
+    return await _make_endpoint(*what, undo, gateway_service)
+
+
+async def _make_endpoint(
+    container_id: str,
+    others: Sequence[Endpoint],
+    network: Network,
+    options: EndpointOptions,
+    undo: AsyncExitStack,
+    gateway_service: bool,
+) -> Endpoint:
     endpoint = Endpoint(
         id=secrets.token_hex(32),
         name=options.name or container_id[:12],

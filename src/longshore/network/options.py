@@ -32,6 +32,7 @@ INTERFACE_NAME = "com.docker.network.endpoint.ifname"
 """Of an endpoint: what its interface is called inside the container."""
 
 _MODES = ("nat", "nat-unprotected", "routed", "isolated")
+_WORD = re.compile(r"[a-zA-Z0-9_-]+")
 _LINK_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
 
 
@@ -100,7 +101,8 @@ def endpoint_sysctls(options: Mapping[str, str], interface: str) -> dict[str, st
                 "must be of the form 'net.X.Y.IFNAME.Z=value'"
             )
         # The docker CLI makes small letters of it.
-        if len(parts) != 5 or parts[0] != "net" or parts[3].upper() != "IFNAME" or not all(parts):
+        words = len(parts) == 5 and all(_WORD.fullmatch(part) for part in parts)
+        if not words or parts[0] != "net" or parts[3].upper() != "IFNAME":
             raise InvalidParameter(
                 f"invalid endpoint settings:\nunrecognised network interface sysctl '{setting}'; "
                 "represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V'"

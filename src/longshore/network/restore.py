@@ -30,19 +30,28 @@ async def restore_sandboxes(
         alive = record.container_id in active and (
             record.options.host or is_network_namespace(Path(record.key))
         )
-        if not alive:
+        known = sandboxes.get(record.container_id)
+        if known is not None and known.id == record.id:
+            continue  # Under the name that older versions gave it.
+        if not alive or known is not None:
             left_over.append(record)
             continue
         record.endpoints = [one for one in record.endpoints if one.network_id in controller.networks_by_id]
         sandbox = sandboxes[record.container_id] = Sandbox(controller, record)
         kept.add(Path(record.key).name)
+        await asyncio.to_thread(_rename_record, controller, sandbox)
         for problem in await sandbox.restore():
             log.warning("container %s: %s", record.container_id[:12], problem)
     for record in left_over:
         await asyncio.to_thread(_remove_left_over, controller, record)
         await _give_addresses_back(controller, record)
-        await asyncio.to_thread(controller.store.delete, "sandbox", record.container_id)
+        await asyncio.to_thread(controller.store.delete, "sandbox", record.id)
     await asyncio.to_thread(_remove_namespaces, controller.config.namespaces, kept)
+
+
+def _rename_record(controller: NetworkController, sandbox: Sandbox) -> None:
+    sandbox.save()
+    controller.store.delete("sandbox", sandbox.container_id)
 
 
 async def _give_addresses_back(controller: NetworkController, record: SandboxRecord) -> None:

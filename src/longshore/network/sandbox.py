@@ -84,7 +84,7 @@ class Sandbox:
             await in_thread(self._create)
         except asyncio.CancelledError:
             await in_thread(self._disconnect_all)
-            await in_thread(self._controller.store.delete, "sandbox", self.container_id)
+            await in_thread(self._controller.store.delete, "sandbox", self.id)
             raise
 
     async def join(self, network: Network, options: EndpointOptions) -> Endpoint:
@@ -97,6 +97,8 @@ class Sandbox:
                 raise Forbidden(f"sandbox of container {self.container_id[:12]} is gone")
             if network.driver == "host" and not self.options.host:
                 raise Forbidden("container cannot be connected to host network: its namespace is its own")
+            # What the container had here before may still be going, its addresses with it.
+            await self._controller.settled(self.container_id)
             before = list(self.options.port_bindings)
             endpoint = await self._join(network, options)
             try:
@@ -120,7 +122,7 @@ class Sandbox:
         before = list(self.options.port_bindings)
         async with AsyncExitStack() as undo:
             endpoint = await make_endpoint(
-                self.container_id, self.endpoints, network, options, undo, gateway_service=gateway_service
+                self._controller, self, network, options, undo, gateway_service=gateway_service
             )
             self.options.port_bindings = before + options.port_bindings
             undo.callback(setattr, self.options, "port_bindings", before)
@@ -164,7 +166,7 @@ class Sandbox:
         network.drop_endpoint(endpoint.id)
         self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
         await in_thread(network.behaviour.disconnect, network, endpoint)
-        self._controller.endpoint_departs(endpoint.id, self._remove(network, endpoint))
+        self._controller.depart(self.container_id, self._remove(network, endpoint))
         await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
         if network.ipam is not None:
             # Before it is forgotten: a plug-in's addresses would be lost with it.
@@ -245,7 +247,7 @@ class Sandbox:
         for endpoint in self.endpoints:
             if network := self._controller.networks_by_id.get(endpoint.network_id):
                 await network.release_addresses(endpoint)
-        await in_thread(self._controller.store.delete, "sandbox", self.container_id)
+        await in_thread(self._controller.store.delete, "sandbox", self.id)
         self.endpoints.clear()
 
     async def restore(self) -> list[str]:
@@ -295,7 +297,7 @@ class Sandbox:
         with ExitStack() as undo:
             undo.callback(self._remove_namespace)
             self.save()
-            undo.callback(self._controller.store.delete, "sandbox", self.container_id)
+            undo.callback(self._controller.store.delete, "sandbox", self.id)
             if not self.options.host and self._rtnl is None:
                 with span("namespace"):
                     self._rtnl = create_network_namespace(
@@ -380,9 +382,9 @@ class Sandbox:
 
     def save(self) -> None:
         """Write the record. Blocks; raises OSError."""
-        self._controller.store.save("sandbox", self.container_id, self.record, durable=False)
+        self._controller.store.save("sandbox", self.id, self.record, durable=False)
 
     def _save_without(self, endpoint: Endpoint) -> None:
         rest = [other for other in self.endpoints if other is not endpoint]
         record = msgspec.structs.replace(self.record, endpoints=rest)
-        self._controller.store.save("sandbox", self.container_id, record, durable=False)
+        self._controller.store.save("sandbox", self.id, record, durable=False)

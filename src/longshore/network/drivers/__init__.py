@@ -22,7 +22,7 @@ from longshore.network.network import Network
 from longshore.network.record import NetworkRecord
 
 if TYPE_CHECKING:
-    from longshore.network.drivers.remote import PluginClient
+    from longshore.network.drivers.remote import PluginClient, RemoteDriver
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class DriverRegistry:
         """`plugin` finds plug-ins by name, or raises NotFound."""
         self.machine: Machine | None = None
         self._drivers: dict[str, Driver] = {}
+        self._remote: dict[str, RemoteDriver] = {}
         self._plugin = plugin
 
     def register(self, driver: Driver) -> None:
@@ -112,28 +113,32 @@ class DriverRegistry:
         return sorted(self._drivers)
 
     def discover(self, name: str) -> None:
-        """Make a plug-in known that is a network driver. Blocks; nothing happens if there is no such one."""
-        if name in self._drivers or self._plugin is None or name == "none":
+        """Make a plug-in known that is a network driver, and what it can do.
+
+        Blocks; nothing happens if there is no such plug-in.
+        """
+        known = self._drivers.get(name)
+        if self._plugin is None or name == "none" or (known is not None and not known.remote):
             return
         with suppress(NotFound):
-            if self._plugin(name).implements("NetworkDriver"):
-                from longshore.network.drivers.remote import RemoteDriver
-
-                driver = self.remote(name)
-                assert isinstance(driver, RemoteDriver)
-                try:
+            if not self._plugin(name).implements("NetworkDriver"):
+                return
+            driver = self._remote.get(name) or self.remote(name)
+            try:
+                if driver is not None:
                     driver.learn()
-                except EngineError as exc:
-                    del self._drivers[name]
-                    log.error("plugin %s: %s", name, exc.message)
+            except EngineError as exc:
+                log.error("plugin %s: %s", name, exc.message)
+                if known is None:
+                    del self._drivers[name], self._remote[name]
 
-    def remote(self, name: str) -> Driver | None:
+    def remote(self, name: str) -> RemoteDriver | None:
         """The driver that is a plug-in, which may not be up yet; None where there are no plug-ins."""
         plugin, machine = self._plugin, self.machine
         if plugin is None or machine is None:
             return None
         from longshore.network.drivers.remote import RemoteDriver
 
-        driver = RemoteDriver(name, machine, lambda: plugin(name))
+        driver = self._remote[name] = RemoteDriver(name, machine, lambda: plugin(name))
         self.register(driver)
         return driver

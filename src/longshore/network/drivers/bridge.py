@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -12,7 +13,7 @@ from threading import Thread
 
 from longshore.errors import Forbidden, InvalidParameter
 from longshore.linux import rtnetlink
-from longshore.linux.conntrack import forget_flows_of, forget_udp_flows
+from longshore.linux.conntrack import FlowSweep, forget_udp_flows
 from longshore.linux.netlink import NETLINK_NETFILTER, NetlinkSocket
 from longshore.network.drivers import Machine
 from longshore.network.drivers.inside import configure
@@ -49,6 +50,7 @@ class BridgeDriver:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._flows = FlowSweep()
 
     def prepare(self, record: NetworkRecord) -> None:
         """Check the options and name the bridge. Raises InvalidParameter, Forbidden, System."""
@@ -109,7 +111,7 @@ class BridgeDriver:
             if network.record.admitted:
                 dismiss(self._machine.config.table, network.record.link)
         if network.record.link_made:
-            _delete_link(self._machine.rtnl, network.record.link)
+            _delete_link(network.record.link)
 
     def rules(self, network: Network) -> BridgeRules:
         """What the firewall must know of the network."""
@@ -196,13 +198,11 @@ class BridgeDriver:
 
     def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Remove the veth pair, and what is tracked of connections over it."""
-        # On a socket of its own: the kernel waits some 20 ms for readers of the link, others need not.
-        with closing(NetlinkSocket()) as rtnl:
-            rtnetlink.delete_link(rtnl, endpoint.host_interface)
+        _delete_link(endpoint.host_interface)
         addresses = [address for address in (endpoint.ipv4_address, endpoint.ipv6_address) if address]
         if self._machine.firewall and addresses:
-            with suppress(OSError), closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
-                forget_flows_of(netfilter, addresses)
+            with suppress(OSError):
+                self._flows.forget(addresses)
 
     def _addresses(self, network: Network) -> Iterator[IPv4Interface | IPv6Interface]:
         """The bridge's own."""
@@ -224,8 +224,9 @@ class BridgeDriver:
                 )
 
 
-def _delete_link(rtnl: NetlinkSocket, name: str) -> None:
-    """Delete a link. The kernel takes it from view at once, and then its time, which nobody need wait for."""
+def _delete_link(name: str) -> None:
+    """Delete a link. The kernel shuts it and takes it from view at once, so that nothing passes it any more;
+    then it waits some 20 ms for readers of the link, which nobody need wait for."""
     failures: list[OSError] = []
 
     def delete() -> None:
@@ -237,10 +238,19 @@ def _delete_link(rtnl: NetlinkSocket, name: str) -> None:
 
     thread = Thread(target=delete, name=f"deletion of {name}")
     thread.start()
-    while thread.is_alive() and rtnetlink.link_by_name(rtnl, name) is not None:
+    while thread.is_alive() and _is_in_view(name):
         thread.join(0.0005)
     if failures:
         raise failures[0]
+
+
+def _is_in_view(name: str) -> bool:
+    """Whether there is a link of that name. Netlink would wait for the one who deletes it."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def mac_of(ipv4_address: str) -> str:

@@ -63,10 +63,12 @@ class RemoteDriver:
         self._lookup = lookup
         self._plugin: PluginClient | None = None
         self._lock = threading.Lock()
-        self._checks_gateways = False
+        self._checks_gateways = self._learnt = False
 
     def learn(self) -> None:
-        """Ask what it can do. Raises EngineError if it does not say, or says nonsense."""
+        """Ask once what it can do. Raises EngineError if it does not say, or says nonsense."""
+        if self._learnt:
+            return
         answer = self._call("GetCapabilities", {})
         for name in ("Scope", "ConnectivityScope"):
             scope = answer.get(name) or ("" if name == "Scope" else self.scope)
@@ -75,6 +77,7 @@ class RemoteDriver:
             if name == "Scope":
                 self.scope = scope
         self._checks_gateways = answer.get("GwAllocChecker") is True
+        self._learnt = True
 
     def prepare(self, record: NetworkRecord) -> None:
         """What its options mean the plug-in knows alone."""
