@@ -39,6 +39,8 @@ class Nftables:
     def run(self, commands: str) -> str:
         """Run nft(8) commands as one transaction and return their output. Raises NftablesError. Blocks."""
         with self._lock:
+            if not self._context:
+                raise NftablesError("the connection is closed")
             result = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             errors = self._library.nft_ctx_get_error_buffer(self._context) or b""
             output = self._library.nft_ctx_get_output_buffer(self._context) or b""

@@ -57,10 +57,11 @@ class FirewallWatch:
         """Watch no more."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        if self._repair:
-            await asyncio.wait([self._repair])
-        if self._check:
-            self._check.cancel()
+        for _ in range(2):  # What goes on may have failed, and wait for another time.
+            if self._check:
+                self._check.cancel()
+            if self._repair:
+                await asyncio.wait([self._repair])
 
     def _read(self) -> None:
         suspicious = False
