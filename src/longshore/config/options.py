@@ -230,10 +230,7 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     ] = False
     ip_masq: Annotated[bool, Option("Enable IP masquerading for the default bridge network")] = True
     iptables: Annotated[bool, Option("Enable addition of firewall rules")] = True
-    ip6tables: Annotated[
-        bool,
-        Option("Enable addition of IPv6 firewall rules", ignored="one table serves both IP versions"),
-    ] = True
+    ip6tables: Annotated[bool, Option("Enable addition of IPv6 firewall rules")] = True
     ipv6: Annotated[bool, Option("Enable IPv6 networking for the default bridge network")] = False
     allow_direct_routing: Annotated[
         bool,

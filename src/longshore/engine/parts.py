@@ -123,6 +123,7 @@ def network_config(config: Config) -> NetworkConfig:
         dns_opts=config.dns_opts,
         dns_search=config.dns_search,
         firewall=config.iptables,
+        firewall_ipv6=config.ip6tables,
         ipv6=config.ipv6,
         bip6=config.bip6 or None,
         fixed_cidr_v6=config.fixed_cidr_v6 or None,

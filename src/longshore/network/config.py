@@ -57,6 +57,8 @@ class NetworkConfig:
     dns_search: list[str] = field(default_factory=list)
     firewall: bool = True
     """False makes no rules at all, as `--iptables=false`; published ports are then all relayed."""
+    firewall_ipv6: bool = True
+    """False makes none for IPv6, as `--ip6tables=false`."""
     userland_proxy: bool = True
     """Whether what the firewall cannot translate is relayed."""
     allow_direct_routing: bool = False

@@ -328,7 +328,8 @@ class NetworkController:
     def _open(self) -> None:
         self.store.open()
         self.config.namespaces.mkdir(mode=0o755, parents=True, exist_ok=True)
-        firewall = Firewall(self.config.table) if self.config.firewall else None
+        config = self.config
+        firewall = Firewall(config.table, ipv6=config.firewall_ipv6) if config.firewall else None
         self._machine = Machine(self.config, NetlinkSocket(), firewall)
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")

@@ -15,7 +15,6 @@ from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network.endpoint import PublishedPort
 from longshore.network.ruleset import (
     ISOLATION,
-    TABLE,
     USERS,
     BridgeRules,
     Link,
@@ -24,6 +23,7 @@ from longshore.network.ruleset import (
     link_elements,
     own_chains,
     port_elements,
+    table_text,
     users_part,
 )
 
@@ -38,12 +38,13 @@ class Firewall:
     Until `build` is called changes are only noted.
     """
 
-    def __init__(self, table: str) -> None:
-        """Binds to the network namespace of the calling thread."""
+    def __init__(self, table: str, *, ipv6: bool = True) -> None:
+        """Binds to the network namespace of the calling thread. Without `ipv6` only IPv4 is filtered."""
+        self._ipv6 = ipv6
         self._table = f"inet {table}"
         self._isolation = f"bridge {table}"
         self._chains = [
-            *((self._table, chain) for chain in own_chains(TABLE)),
+            *((self._table, chain) for chain in own_chains(table_text(ipv6=ipv6))),
             *((self._isolation, chain) for chain in own_chains(ISOLATION)),
         ]
         self._nft = Nftables()
@@ -60,12 +61,13 @@ class Firewall:
         with self._lock:
             self.note_users()
             table = self._table
-            parts = [f"add table {table}", f"delete table {table}", f"table {table} {{{TABLE}"]
+            text = table_text(ipv6=self._ipv6)
+            parts = [f"add table {table}", f"delete table {table}", f"table {table} {{{text}"]
             parts += [*(_EMPTY | self._users).values(), "}"]
             for bridge in self._bridges.values():
-                parts += commands("add", table, bridge_elements(bridge))
+                parts += self._commands("add", bridge_elements(bridge))
             elements = [one for ports in self._ports.values() for one in port_elements(ports)]
-            parts += commands("add", table, elements)
+            parts += self._commands("add", elements)
             parts += [f"add table {self._isolation}", f"delete table {self._isolation}"]
             if self._isolated:
                 parts.append(f"table {self._isolation} {{{ISOLATION}}}")
@@ -106,21 +108,21 @@ class Firewall:
         def forget() -> None:
             self._bridges.pop(bridge.link, None)
 
-        self._change(commands("add", self._table, bridge_elements(bridge)), note, forget)
+        self._change(self._commands("add", bridge_elements(bridge)), note, forget)
 
     def remove_bridge(self, bridge: BridgeRules) -> None:
         """Undo `add_bridge`."""
         with self._lock:
             if bridge.link in self._bridges:
-                elements = bridge_elements(bridge)
-                self._delete(self._table, elements, lambda: self._bridges.pop(bridge.link, None))
+                removal = self._commands("delete", bridge_elements(bridge))
+                self._delete(removal, lambda: self._bridges.pop(bridge.link, None))
 
     def publish(self, endpoint: str, ports: Sequence[PublishedPort]) -> None:
         """Publish the ports of an endpoint, by its id, in place of those that it had."""
         with self._lock:
             self.unpublish(endpoint)
             self._change(
-                commands("add", self._table, port_elements(ports)),
+                self._commands("add", port_elements(ports)),
                 lambda: self._ports.update({endpoint: tuple(ports)}),
                 lambda: self._ports.pop(endpoint, None),
             )
@@ -129,7 +131,8 @@ class Firewall:
         """Undo `publish`; nothing happens if nothing is published."""
         with self._lock:
             if ports := self._ports.get(endpoint):
-                self._delete(self._table, port_elements(ports), lambda: self._ports.pop(endpoint, None))
+                removal = self._commands("delete", port_elements(ports))
+                self._delete(removal, lambda: self._ports.pop(endpoint, None))
 
     def isolate(self, port: str) -> None:
         """Keep a bridge's port, by the name of its link, from reaching others that are isolated."""
@@ -149,8 +152,8 @@ class Firewall:
         """Undo `isolate`."""
         with self._lock:
             if port in self._isolated:
-                elements = [("isolated", f'"{port}"')]
-                self._delete(self._isolation, elements, lambda: self._isolated.discard(port))
+                removal = commands("delete", self._isolation, [("isolated", f'"{port}"')])
+                self._delete(removal, lambda: self._isolated.discard(port))
 
     def link(self, links: Iterable[Link]) -> None:
         """Let linked containers reach ports of isolated ones."""
@@ -174,7 +177,8 @@ class Firewall:
             if not links or not self._isolated:
                 self._links.difference_update(links)
                 return
-            self._delete(self._isolation, elements, lambda: self._links.difference_update(links))
+            removal = commands("delete", self._isolation, elements)
+            self._delete(removal, lambda: self._links.difference_update(links))
 
     def remove(self) -> None:
         """Delete the table, but for what in it is the user's."""
@@ -212,9 +216,13 @@ class Firewall:
                         return
                 raise
 
-    def _delete(self, table: str, elements: Iterable[tuple[str, str]], forget: Callable[[], object]) -> None:
+    def _commands(self, verb: str, elements: Iterable[tuple[str, str]]) -> list[str]:
+        wanted = elements if self._ipv6 else ((name, one) for name, one in elements if name[-1] != "6")
+        return commands(verb, self._table, wanted)
+
+    def _delete(self, removal: list[str], forget: Callable[[], object]) -> None:
         try:
-            self._change(commands("delete", table, elements), forget)
+            self._change(removal, forget)
         except NftablesError:
             # Somebody took elements away. What is known by now is without them.
             self.build()

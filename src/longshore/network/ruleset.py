@@ -177,6 +177,13 @@ Elements = Iterator[tuple[str, str]]
 """Names of sets or maps, and what is added to them."""
 
 
+def table_text(*, ipv6: bool) -> str:
+    """What is in the table to begin with; without IPv6 whatever speaks that may pass."""
+    return (
+        TABLE if ipv6 else TABLE.replace("    jump user\n", "    jump user\n    meta nfproto ipv6 accept\n")
+    )
+
+
 def bridge_elements(bridge: BridgeRules) -> Elements:
     """What a bridge adds; of maps, the keys come with their values."""
     link = f'"{bridge.link}"'
