@@ -281,11 +281,6 @@ def commands(verb: str, table: str, elements: Iterable[tuple[str, str]]) -> list
     return [f"{verb} element {table} {name} {{ {', '.join(some)} }}" for name, some in found.items()]
 
 
-def own_chains(rules: str) -> list[str]:
-    """The names of the chains in the text of a table."""
-    return re.findall(r"^chain (\w+) \{", rules, re.MULTILINE)
-
-
 def users_part(listing: str) -> dict[str, str]:
     """What in the listing of our table belongs to the user, as nft(8) takes it, by kind and name."""
     found = {}
