@@ -230,7 +230,7 @@ class Firewall:
         return [*(("isolated", f'"{port}"') for port in self._isolated), *links]
 
     def _sign(self) -> str:
-        """What stays the same unless somebody changes the tables: all but elements, and what is the user's."""
+        """What is the same unless somebody changed the tables: all but elements, and what is the user's."""
         listed = []
         for table in (self._table, self._isolation):
             with suppress(NftablesError):
