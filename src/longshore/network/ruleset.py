@@ -67,8 +67,8 @@ chain open {
 # machine's loopback services.
 chain loopback {
     type filter hook prerouting priority raw; policy accept;
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
+    ip daddr 127.0.0.0/8 iifname @bridges drop
+    ip saddr 127.0.0.0/8 iifname @bridges drop
 }
 # A container with raw sockets may call itself anything but a member of another network. (Foreign addresses
 # of its own, as a VPN's, are let through; so are answers, which may leave by another network than they came.)
