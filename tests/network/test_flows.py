@@ -174,7 +174,7 @@ def test_peers_that_do_not_read_cost_little() -> None:
         room = Room()
         with relayed(room) as (server, where, _), ExitStack() as stack:
             everybody = []
-            for _ in range(150):
+            for _ in range(80):
                 for end in await pair(server, where):
                     everybody.append(stack.enter_context(end))
                     end.setblocking(False)
@@ -185,7 +185,7 @@ def test_peers_that_do_not_read_cost_little() -> None:
                         while end.send(block):
                             pass
                 await asyncio.sleep(0.1)
-            assert room.taken == 150 and resident() - before < 40 << 20
+            assert room.taken == 80 and resident() - before < 20 << 20
 
     asyncio.run(run())
 
