@@ -117,7 +117,7 @@ def test_an_application_lives_its_life(project: Project) -> None:
     assert not any(each["State"]["Running"] for each in project.of_service("worker"))
     project("start")
     assert "stored" in project("exec", "-T", "worker", "cat", "/tmp/index.html")
-    assert "app_web_1" in project("ps")
+    assert "app_web_1" in project("ps").replace("-", "_")  # as release 2 spells it
 
     project("down", "-v")
     assert project.api.get("/containers/json", all=1).json == []

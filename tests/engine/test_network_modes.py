@@ -195,6 +195,12 @@ while True:
 """
 
 
+def test_a_host_address_that_is_none_is_not_every_address(api: Client) -> None:
+    for text in ("host.example", "127.1", "fe80::1%lo"):
+        places = {"80/tcp": [{"HostIp": text, "HostPort": ""}]}
+        assert refused_by_api(api, {"PortBindings": places}) == f"invalid IP address: {text}"
+
+
 def test_udp_is_published(docker: DockerCLI) -> None:
     docker("run", "-d", "--name", "echo", "-p", "127.0.0.1::7/udp", "busybox", "sleep", "600")
     port = int(docker.out("port", "echo", "7/udp").rpartition(":")[2])

@@ -94,24 +94,48 @@ def test_containers_run_on_and_are_taken_back(daemon: Longshored, api: Client) -
 
 
 def test_published_ports_serve_without_the_daemon(daemon: Longshored, api: Client) -> None:
-    port = free_port()
+    port, echo = free_port(), free_port()
     run(
         api,
         "web",
-        *("httpd", "-f", "-h", "/www"),
-        ExposedPorts={"80/tcp": {}},
-        host={"PortBindings": {"80/tcp": [{"HostPort": str(port)}]}},
+        *("sh", "-c", "httpd -h /www; exec nc -ll -p 81 -e cat"),
+        ExposedPorts={"80/tcp": {}, "81/tcp": {}},
+        host={
+            "PortBindings": {"80/tcp": [{"HostPort": str(port)}], "81/tcp": [{"HostPort": str(echo)}]},
+        },
     )
     eventually(lambda: _answers(port))
-    daemon.kill()
-    assert fetch(port) == "Hello from a container.\n"
-    daemon.start()
-    assert fetch(port) == "Hello from a container.\n"
+    conversation = eventually(lambda: _connected(echo))
+    with conversation:
+        _say(conversation, b"before")
+        daemon.kill()
+        assert fetch(port) == "Hello from a container.\n"
+        _say(conversation, b"without it")
+        daemon.start()
+        assert fetch(port) == "Hello from a container.\n"
+        _say(conversation, b"after")
     other = create(api, "other", host={"PortBindings": {"80/tcp": [{"HostPort": str(port)}]}})
     answer = api.post(f"/containers/{other}/start").expect(500)
     assert "port is already allocated" in answer.message
     api.delete("/containers/web", force=1).expect(204)
     api.post(f"/containers/{other}/start").expect(204)
+
+
+def _connected(port: int) -> socket.socket | None:
+    try:
+        return socket.create_connection(("127.0.0.1", port), 5)
+    except OSError:
+        return None
+
+
+def _say(conversation: socket.socket, words: bytes) -> None:
+    conversation.sendall(words)
+    heard = b""
+    while len(heard) < len(words):
+        piece = conversation.recv(100)
+        assert piece, "it was hung up on"
+        heard += piece
+    assert heard == words
 
 
 def _answers(port: int) -> bool:

@@ -6,10 +6,14 @@ import asyncio
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, reach, see
 
+from longshore.errors import InvalidParameter
 from longshore.network.endpoint import PortBinding
+from longshore.network.ipam import IPAMPool
 
 Serve = Callable[..., Server]
 WEB = [PortBinding("tcp", 80, "", 8080, 8080)]
@@ -149,6 +153,41 @@ def test_users_chain_survives_a_flush_of_everything(host: Machine, serve: Serve)
         await nft("flush ruleset\ntable inet longshore { chain user { tcp dport 81 drop; }\n}\n")
         assert await asyncio.to_thread(comes_back, NEIGHBOUR, host.neighbour, MACHINE, 8080)
         assert await see(host.neighbour, MACHINE, 8081) is None
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+EVIL = "%x }; add table inet evil; #"
+
+
+SAID: list[tuple[dict[str, Any], dict[str, str]]] = [
+    ({"subnet": f"fd00:5::{EVIL}/64"}, {}),
+    ({"subnet": "fd00:5::/64", "gateway": f"fd00:5::1{EVIL}"}, {}),
+    ({"subnet": "fd00:5::/64", "ip_range": f"fd00:5::{EVIL}/80"}, {}),
+    ({"subnet": "fd00:5::/64", "aux_addresses": {"a": f"fd00:5::9{EVIL}"}}, {}),
+    ({}, {"com.docker.network.host_ipv6": f"fd00:5::1{EVIL}"}),
+    ({}, {"com.docker.network.bridge.host_binding_ipv4": f"fd00:5::1{EVIL}"}),
+    ({}, {"com.docker.network.bridge.name": 'x" }; add table inet evil'}),
+    ({}, {"com.docker.network.bridge.name": "*"}),
+    ({}, {"com.docker.network.bridge.trusted_host_interfaces": 'x" . "y'}),
+    ({}, {"com.docker.network.container_iface_prefix": "../../"}),
+    ({}, {"com.docker.network.container_iface_prefix": "much-too-long-for-it"}),
+]
+
+
+def test_what_users_say_is_no_rule(host: Machine) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        for pool, options in SAID:
+            pools = [IPAMPool(**pool)] if pool else []
+            with pytest.raises(InvalidParameter):
+                await controller.create_network("net", enable_ipv6=True, ipam=pools, options=options)
+        await controller.create_network("six", enable_ipv6=True, ipam=[IPAMPool(subnet="fd00:5::/64")])
+        with pytest.raises(InvalidParameter):
+            await add(controller, "box", "six", ipv6_address=f"fd00:5::7{EVIL}")
+        assert "evil" not in await nft("list ruleset")
         await controller.stop(False)
 
     asyncio.run(run())

@@ -186,6 +186,27 @@ def test_ports_follow_the_way_out(host: Machine, serve: Serve) -> None:
     asyncio.run(run())
 
 
+def test_ports_that_cannot_move_stay(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        await controller.create_network("net-b")
+        nowhere = {"com.docker.network.bridge.host_binding_ipv4": "203.0.113.1"}
+        await controller.create_network("net-a", options=nowhere)
+        web, first = await add(controller, "web", "net-b", port_bindings=[*WEB, PortBinding("tcp", 80)])
+        serve(web.key, 80)
+        ephemeral = first.ports[-1].host_port
+        with pytest.raises(System, match="cannot assign requested address"):
+            await web.join(controller.network("net-a"), EndpointOptions(name="web"))
+        assert [one.network_name for one in web.endpoints] == ["net-b"]
+        assert {port.host_port for port in first.ports} == {8080, ephemeral}
+        assert await see(host.neighbour, MACHINE, 8080) and await see(None, MACHINE, ephemeral)
+        assert first.ipv4_gateway in default_routes(web.key)
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_ipv6_clients_of_ipv4_containers_are_relayed(host: Machine, serve: Serve, kind: str) -> None:
     async def run() -> None:

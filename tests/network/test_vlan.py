@@ -102,6 +102,25 @@ def test_macvlan(host: Machine, serve: Serve) -> None:
 
 
 @needs("macvlan")
+def test_private_macvlan_is_apart_from_its_like(host: Machine, serve: Serve) -> None:
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        options = {"parent": "wire0", "macvlan_mode": "private"}
+        await controller.create_network("lan", "macvlan", ipam=on_the_wire(), options=options)
+        one, first = await add(controller, "one", "lan")
+        two, second = await add(controller, "two", "lan")
+        serve(one.key, 80)
+        serve(host.neighbour, 7000)
+        assert await see(two.key, NEIGHBOUR, 7000) == second.ipv4_address
+        assert await see(host.neighbour, first.ipv4_address, 80) == NEIGHBOUR
+        assert await see(two.key, first.ipv4_address, 80) is None
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+@needs("macvlan")
 def test_macvlan_that_is_internal(host: Machine, serve: Serve) -> None:
     async def run() -> None:
         controller = host.controller()

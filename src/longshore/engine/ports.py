@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from longshore.containers.container import Container
 from longshore.errors import InvalidParameter
 from longshore.network.endpoint import PortBinding, PublishedPort
+from longshore.network.ipam import parse_address
 from longshore.types.container import PortMap
 from longshore.types.network import PortBinding as ApiPortBinding
 
@@ -35,7 +36,7 @@ def port_bindings(container: Container) -> list[PortBinding]:
         for number in range(first, last + 1):
             for place in places or [ApiPortBinding()]:
                 start, end = _host_ports(place.HostPort, number - first, last - first)
-                bindings.append(PortBinding(protocol, number, place.HostIp, start, end))
+                bindings.append(PortBinding(protocol, number, _host_address(place.HostIp), start, end))
     if container.host_config.PublishAllPorts:
         for port in sorted(container.config.ExposedPorts or {}):
             protocol, first, last = parse_port(port)
@@ -52,6 +53,11 @@ def exposed_ports(container: Container) -> list[tuple[str, int]]:
         protocol, first, last = parse_port(text)
         found += [(protocol, number) for number in range(first, last + 1)]
     return found
+
+
+def _host_address(text: str) -> str:
+    """In its one spelling. Where Docker takes what it cannot read for all addresses, it is refused here."""
+    return str(parse_address(text)) if text else ""
 
 
 def _host_ports(text: str, offset: int, span: int) -> tuple[int, int]:

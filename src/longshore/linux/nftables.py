@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import threading
 
+_TERSE = 1 << 11
+"""NFT_CTX_OUTPUT_TERSE of nftables/libnftables.h."""
+
 
 class NftablesError(OSError):
     """A transaction was refused; nothing of it took effect. The text is libnftables' own."""
@@ -27,6 +30,7 @@ class Nftables:
             getattr(library, function).argtypes = [ctypes.c_void_p]
         library.nft_ctx_get_error_buffer.argtypes = [ctypes.c_void_p]
         library.nft_ctx_get_output_buffer.argtypes = [ctypes.c_void_p]
+        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._library = library
         self._lock = threading.Lock()
@@ -36,9 +40,15 @@ class Nftables:
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
 
-    def run(self, commands: str) -> str:
-        """Run nft(8) commands as one transaction and return their output. Raises NftablesError. Blocks."""
+    def run(self, commands: str, *, terse: bool = False) -> str:
+        """Run nft(8) commands as one transaction and return their output. Raises NftablesError. Blocks.
+
+        `terse` leaves the elements of sets and maps out of what is listed.
+        """
         with self._lock:
+            if not self._context:
+                raise NftablesError("the connection is closed")
+            self._library.nft_ctx_output_set_flags(self._context, _TERSE if terse else 0)
             result = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             errors = self._library.nft_ctx_get_error_buffer(self._context) or b""
             output = self._library.nft_ctx_get_output_buffer(self._context) or b""

@@ -30,6 +30,7 @@ from longshore.network.options import (
     ICC,
     MASQUERADE,
     MTU,
+    check_link_name,
 )
 from longshore.network.record import NetworkRecord
 from longshore.network.resolvconf import host_resolv_conf
@@ -47,6 +48,7 @@ def default_records(config: NetworkConfig, stored: Sequence[NetworkRecord]) -> l
         known.get("host") or _record("host", "host"),
     ]
     if config.bridge_name != "none":
+        check_link_name(config.bridge_name)
         old = known.get("bridge")
         bridge = _record("bridge", "bridge")
         if old:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network.endpoint import PublishedPort
@@ -21,7 +21,6 @@ from longshore.network.ruleset import (
     bridge_elements,
     commands,
     link_elements,
-    own_chains,
     port_elements,
     table_text,
     users_part,
@@ -43,10 +42,6 @@ class Firewall:
         self._ipv6 = ipv6
         self._table = f"inet {table}"
         self._isolation = f"bridge {table}"
-        self._chains = [
-            *((self._table, chain) for chain in own_chains(table_text(ipv6=ipv6))),
-            *((self._isolation, chain) for chain in own_chains(ISOLATION)),
-        ]
         self._nft = Nftables()
         self._lock = threading.RLock()
         self._bridges: dict[str, BridgeRules] = {}
@@ -87,7 +82,10 @@ class Firewall:
         """Take note of what in the table is the user's, for when somebody flushes it."""
         with self._lock:
             try:
-                found = users_part(self.text())
+                found = users_part(self._nft.run(f"list table {self._table}", terse=True))
+                for kind, name in [key.split() for key in found]:
+                    if kind != "chain":  # With its elements.
+                        found |= users_part(self._nft.run(f"list {kind} {self._table} {name}"))
             except NftablesError as exc:
                 if _ABSENT not in str(exc):
                     raise
@@ -232,10 +230,13 @@ class Firewall:
         return [*(("isolated", f'"{port}"') for port in self._isolated), *links]
 
     def _sign(self) -> str:
+        """What is the same unless somebody changed the tables: all but elements, and what is the user's."""
         listed = []
-        for table, chain in self._chains:
-            try:
-                listed.append(self._nft.run(f"list chain {table} {chain}"))
-            except NftablesError:
-                listed.append("")
-        return "\n".join(listed)
+        for table in (self._table, self._isolation):
+            with suppress(NftablesError):
+                text = self._nft.run(f"list table {table}", terse=True)
+                for users in users_part(text).values():
+                    text = text.replace(users, "")
+                listed.append(text)
+        # Blank lines come and go with what is the user's.
+        return "\n".join(line for text in listed for line in text.splitlines() if line)

@@ -136,7 +136,7 @@ class AddressSpace:
 def parse_network(text: str) -> IPNetwork:
     """A subnet in CIDR notation; host bits are dropped, as Docker does. Raises InvalidParameter."""
     try:
-        return ip_network(text, strict=False)
+        return ip_network(_without_zone(text), strict=False)
     except ValueError:
         raise InvalidParameter(f"invalid CIDR address: {text}") from None
 
@@ -144,9 +144,16 @@ def parse_network(text: str) -> IPNetwork:
 def parse_address(text: str) -> IPAddress:
     """An IP address. Raises InvalidParameter."""
     try:
-        return ip_address(text)
+        return ip_address(_without_zone(text))
     except ValueError:
         raise InvalidParameter(f"invalid IP address: {text}") from None
+
+
+def _without_zone(text: str) -> str:
+    # Python takes whatever stands behind the sign for the name of a zone, and so does not stop it.
+    if "%" in text:
+        raise ValueError("an address with a zone")
+    return text
 
 
 def overlap(one: IPNetwork, other: IPNetwork) -> bool:

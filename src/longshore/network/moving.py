@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from longshore.errors import EngineError
 from longshore.network.endpoint import Endpoint
 from longshore.network.network import Network
 from longshore.network.publishing import allocate_ports, as_bound, published_versions
@@ -43,8 +45,22 @@ async def move_ports(controller: NetworkController, sandbox: Sandbox) -> None:
         endpoint.ports, endpoint.publishes = [], []
     for endpoint in moving:
         if wanted[endpoint.id]:
-            network = networks[endpoint.network_id]
-            endpoint.publishes = wanted[endpoint.id]
-            endpoint.ports = allocate_ports(controller, network, endpoint, sandbox.options.port_bindings)
-            await in_thread(network.behaviour.publish, endpoint)
+            await _publish(controller, sandbox, endpoint, wanted[endpoint.id])
     await in_thread(sandbox.save)
+
+
+async def _publish(
+    controller: NetworkController, sandbox: Sandbox, endpoint: Endpoint, versions: list[int]
+) -> None:
+    """Publish at an endpoint without ports. After a failure it has none, and the next move tries again."""
+    network = controller.networks_by_id[endpoint.network_id]
+    endpoint.publishes = versions
+    try:
+        endpoint.ports = allocate_ports(controller, network, endpoint, sandbox.options.port_bindings)
+        await in_thread(network.behaviour.publish, endpoint)
+    except BaseException:
+        with suppress(OSError, EngineError):
+            await in_thread(network.behaviour.unpublish, endpoint)
+        controller.ports.release(endpoint.ports)
+        endpoint.ports, endpoint.publishes = [], []
+        raise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 from longshore.errors import InvalidParameter, System
+from longshore.network.ipam import parse_address
 
 ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
@@ -54,6 +54,7 @@ def check_bridge_options(options: Mapping[str, str], *, internal: bool) -> None:
             raise System("gateway mode 'isolated' can only be used for an internal network")
     for link in trusted_interfaces(options):
         check_link_name(link)
+    check_link_name(f"{options.get(INTERFACE_PREFIX, 'eth')}0")
 
 
 def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -129,6 +130,6 @@ def _parse_flag(options: Mapping[str, str], name: str) -> bool:
 
 def _check_address(name: str, text: str) -> None:
     try:
-        ip_address(text)
-    except ValueError:
+        parse_address(text)
+    except InvalidParameter:
         raise InvalidParameter(f"failed to parse {name} value: {text} (nil ip)") from None

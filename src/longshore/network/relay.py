@@ -30,6 +30,14 @@ _AT_ONCE = 64
 """Connections taken from the backlog before others get their turn."""
 
 
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # Python has the name since 3.12.
+_ANCILLARY = socket.CMSG_SPACE(20)
+
+_Ancillary = tuple[tuple[int, int, bytes], ...]
+_Client = tuple[tuple[str, int], _Ancillary]
+"""Where a client is, and what its answers are sent with."""
+
+
 class Room:
     """How many connections and UDP clients are relayed at once, on all ports together.
 
@@ -133,15 +141,22 @@ class StreamRelay:
 
 
 class DatagramRelay:
-    """Passes datagrams on from a bound socket, each client's from a socket of its own, and answers back."""
+    """Passes datagrams on from a bound socket, each client's from a socket of its own, and answers back.
+
+    Answers come from the address that the client has asked, of those that the machine has.
+    """
 
     def __init__(self, holder: socket.socket, target: tuple[str, int], room: Room) -> None:
         """Takes the socket over."""
         self._holder, self._target, self._room = holder, target, room
-        self._clients: OrderedDict[tuple[str, int], tuple[socket.socket, float]] = OrderedDict()
+        self._clients: OrderedDict[_Client, tuple[socket.socket, float]] = OrderedDict()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         holder.setblocking(False)
+        if holder.family == socket.AF_INET6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            holder.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         self._loop.add_reader(holder.fileno(), self._from_client)
 
     def close(self) -> None:
@@ -155,13 +170,13 @@ class DatagramRelay:
 
     def _from_client(self) -> None:
         try:
-            data, client = self._holder.recvfrom(_CHUNK)
-            far = self._socket_for(client)
+            data, ancillary, _, address = self._holder.recvmsg(_CHUNK, _ANCILLARY)
+            far = self._socket_for((address, _as_source(ancillary)))
             far.send(data)
         except OSError:
             return  # Datagrams may be lost.
 
-    def _socket_for(self, client: tuple[str, int]) -> socket.socket:
+    def _socket_for(self, client: _Client) -> socket.socket:
         known = self._clients.get(client)
         if known is None:
             far = self._new_socket()
@@ -192,9 +207,10 @@ class DatagramRelay:
             raise
         return far
 
-    def _from_container(self, client: tuple[str, int], far: socket.socket) -> None:
+    def _from_container(self, client: _Client, far: socket.socket) -> None:
+        address, source = client
         try:
-            self._holder.sendto(far.recv(_CHUNK), client)
+            self._holder.sendmsg([far.recv(_CHUNK)], source, 0, address)
         except OSError:
             return
 
@@ -208,11 +224,24 @@ class DatagramRelay:
                 return
             self._forget(client)
 
-    def _forget(self, client: tuple[str, int]) -> None:
+    def _forget(self, client: _Client) -> None:
         far, _ = self._clients.pop(client)
         self._loop.remove_reader(far.fileno())
         far.close()
         self._room.give_back()
+
+
+def _as_source(received: list[tuple[int, int, bytes]]) -> _Ancillary:
+    """What makes an answer come from the address at which this was received."""
+    for level, kind, data in received:
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            address, link = struct.unpack("=16si", data)
+            # Only addresses of one link alone need it named; others may answer by another way.
+            return ((level, kind, struct.pack("=16si", address, link if address[0] == 0xFE else 0)),)
+        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+            _, local, _ = struct.unpack("=i4s4s", data)
+            return ((level, kind, struct.pack("=i4s4s", 0, local, bytes(4))),)
+    return ()
 
 
 def _set_up(end: socket.socket) -> None:

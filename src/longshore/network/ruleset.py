@@ -67,8 +67,8 @@ chain open {
 # machine's loopback services.
 chain loopback {
     type filter hook prerouting priority raw; policy accept;
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
+    ip daddr 127.0.0.0/8 iifname @bridges drop
+    ip saddr 127.0.0.0/8 iifname @bridges drop
 }
 # A container with raw sockets may call itself anything but a member of another network. (Foreign addresses
 # of its own, as a VPN's, are let through; so are answers, which may leave by another network than they came.)
@@ -279,11 +279,6 @@ def commands(verb: str, table: str, elements: Iterable[tuple[str, str]]) -> list
         # The value of a map's element is no part of what is deleted.
         found[name].append(element if verb == "add" else element.partition(" : ")[0])
     return [f"{verb} element {table} {name} {{ {', '.join(some)} }}" for name, some in found.items()]
-
-
-def own_chains(rules: str) -> list[str]:
-    """The names of the chains in the text of a table."""
-    return re.findall(r"^chain (\w+) \{", rules, re.MULTILINE)
 
 
 def users_part(listing: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -100,7 +100,14 @@ class Sandbox:
             # What the container had here before may still be going, its addresses with it.
             await self._controller.settled(self.container_id)
             before = list(self.options.port_bindings)
-            endpoint = await self._join(network, options)
+            try:
+                endpoint = await self._join(network, options)
+            except BaseException:
+                if self.endpoints:  # They go on as before.
+                    with suppress(EngineError, OSError):
+                        await in_thread(self._settle)
+                        await move_ports(self._controller, self)
+                raise
             try:
                 await self._provide_gateway()
             except BaseException:
@@ -120,6 +127,8 @@ class Sandbox:
         if network.record.config_only:
             raise Forbidden("cannot create endpoint on configuration-only network")
         before = list(self.options.port_bindings)
+        for endpoint in self.endpoints:
+            before = as_bound(before, endpoint.ports)
         async with AsyncExitStack() as undo:
             endpoint = await make_endpoint(
                 self._controller, self, network, options, undo, gateway_service=gateway_service

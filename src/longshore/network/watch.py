@@ -27,6 +27,8 @@ _USERS = USERS.encode()
 _HEADER = struct.Struct("=IH")
 _CALM = 0.01
 """Seconds to wait for whoever flushes to be done: nft(8) tells of each thing it takes away."""
+_AT_ONCE = 64
+"""Messages read before others get their turn."""
 _RETRY = 1.0
 """Seconds until what could not be done is tried again."""
 
@@ -57,15 +59,16 @@ class FirewallWatch:
         """Watch no more."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        if self._repair:
-            await asyncio.wait([self._repair])
-        if self._check:
-            self._check.cancel()
+        for _ in range(2):  # What goes on may have failed, and wait for another time.
+            if self._check:
+                self._check.cancel()
+            if self._repair:
+                await asyncio.wait([self._repair])
 
     def _read(self) -> None:
         suspicious = False
         with suppress(BlockingIOError):
-            while True:
+            for _ in range(_AT_ONCE):
                 try:
                     data = self._socket.recv(1 << 16)
                 except OSError as exc:
