@@ -299,8 +299,7 @@ class ContainerdRuntime(TaskRuntime):
 
     async def tasks(self) -> list[TaskInfo]:
         """See TaskRuntime.tasks."""
-        tasks = await listed(await self._connection.client(), self._ended)
-        return [task_info(each) for each in tasks.values()]
+        return list(map(task_info, (await listed(await self._connection.client(), self._ended)).values()))
 
     async def reattach(self, id: str, *, stdin: bool, terminal: bool, attach: Attach) -> None:
         """See TaskRuntime.reattach. Raises NotFound if there is no such task."""

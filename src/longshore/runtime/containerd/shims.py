@@ -1,8 +1,8 @@
 """Asks shims how their processes ended, while there is no containerd to ask.
 
 From 1.7 on, a containerd that comes up takes a shim whose container has ended for a leaked one and does away
-with it, and with the exit code. Shims speak ttrpc: a frame each way on a socket, of a header of ten bytes (length,
-stream, type, flags) and a message (github.com/containerd/ttrpc, its PROTOCOL.md).
+with it, and with the exit code. Shims speak ttrpc: a frame each way on a socket, of a header of ten bytes
+(length, stream, type, flags) and a message (github.com/containerd/ttrpc, its PROTOCOL.md).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _state(bundle: Path, namespace: str, id: str, exec_id: str) -> pb.Process | 
             response = pb.ShimResponse.FromString(_exactly(stream.read(length), length))
     if response.status.code:
         return None
-    # StateResponse has the numbers of containerd.v1.types.Process but for its first fields, ids and the bundle.
+    # StateResponse has the numbers of containerd.v1.types.Process but for ids and bundle at its start.
     process = pb.Process.FromString(response.payload)
     process.container_id, process.id = id, exec_id or id
     return process
