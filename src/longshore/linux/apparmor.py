@@ -17,11 +17,16 @@ _KERNEL = Path("/sys/kernel/security/apparmor")
 
 def enabled() -> bool:
     """Whether profiles can be applied: the kernel confines, and there is a parser to load any."""
+    return in_kernel() and PARSER.exists()
+
+
+def in_kernel() -> bool:
+    """Whether the kernel confines by profiles."""
     try:
         switched_on = Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
     except OSError:
         return False
-    return switched_on and _KERNEL.is_dir() and PARSER.exists()
+    return switched_on and _KERNEL.is_dir()
 
 
 def is_loaded(name: str) -> bool:

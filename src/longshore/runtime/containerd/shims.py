@@ -12,11 +12,12 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from longshore.runtime.containerd.processes import Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 
 TIMEOUT = 2.0
@@ -36,9 +37,10 @@ class Ended:
         self._namespace = namespace
         self._found: dict[tuple[str, str], pb.Process] = {}
 
-    async def ask(self, execs: Iterable[tuple[str, str]]) -> None:
-        """Ask each shim for its container, and for those of `execs`: pairs of container and exec id."""
-        self._found |= await asyncio.to_thread(self._ask, list(execs))
+    async def ask(self, processes: Processes) -> None:
+        """Ask each shim for its container, and for the execs in it that are taken to be alive."""
+        execs = [(each.id, each.exec_id) for each in processes.alive() if each.exec_id]
+        self._found |= await asyncio.to_thread(self._ask, execs)
 
     def get(self, id: str, exec_id: str) -> pb.Process | None:
         """The process, if it is known to have ended."""
