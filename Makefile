@@ -6,7 +6,7 @@ PYTHON := $(ROOT)/.venv/bin/python
 # Tools that set-up unpacked instead of installing come last: what the machine has wins.
 export PATH := $(ROOT)/.venv/bin:$(PATH):/usr/sbin:/sbin:$(ROOT)/build/tools/usr/bin:$(ROOT)/build/tools/usr/sbin:$(ROOT)/build/tools/bin
 
-.PHONY: help setup run stop test lint format bench docs lock clean
+.PHONY: help setup run stop test lint format bench docs vm lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -34,6 +34,9 @@ bench: setup ## dockerd and longshored side by side, medians and ratios
 
 docs: setup ## regenerate the documents that are made from the code
 	@$(PYTHON) scripts/compatibility.py docs/compatibility.md
+
+vm: setup ## run ARGS (the tests by default) in a Debian in QEMU with cgroup v2, AppArmor, CRIU, NFS, XFS
+	@scripts/vm.sh run $(or $(ARGS),python -m pytest)
 
 lock: setup ## resolve the dependencies anew into requirements*.lock
 	@scripts/lock.sh

@@ -2,7 +2,7 @@
 # A small Debian machine in QEMU, for what the machine at hand does not have: a pure cgroup v2, AppArmor, CRIU,
 # ipvlan, VLAN and dummy links, NFS, quotas of XFS, all capabilities.
 #
-#   scripts/vm.sh build              make the disk image (as root; apt and mmdebstrap)
+#   scripts/vm.sh build              make the disk image (as root, with mmdebstrap; 2 GB, a minute)
 #   scripts/vm.sh run COMMAND...     boot it, run the command in the checkout as it is now, pass on its output
 #                                    and its exit status; the image stays as it was
 #
@@ -136,11 +136,12 @@ EOF
 
 run() {
     [ $# -gt 0 ] || die "no command"
-    [ -e "$DIRECTORY/disk" ] || die "there is no image: run \`scripts/vm.sh build\`"
+    [ -e "$DIRECTORY/disk" ] || scripts/vm.sh build
     workdir=$(mktemp -d "${TMPDIR:-/tmp}/longshore-vm.XXXXXX")
     qemu=
     trap 'finish' EXIT
     trap 'exit 130' INT TERM
+    patience=${LONGSHORE_TEST_PATIENCE:-$([ -n "${VM_KVM:-}" ] && echo 1 || echo 8)}
     checkout "$workdir/checkout" "$@"
     : >"$workdir/output"
     # There being a /dev/kvm does not say that it works where the machine at hand is a virtual one itself.
@@ -187,7 +188,10 @@ checkout() {
     local archive=$1
     shift
     mkdir -p "$workdir/.vm/bin"
-    printf '%q ' "$@" >"$workdir/.vm/command"
+    {
+        echo "export LONGSHORE_TEST_PATIENCE=$patience PYTEST_TIMEOUT=$((180 * patience))"
+        printf '%q ' "$@"
+    } >"$workdir/.vm/command"
     if [ -n "${VM_EXTRA:-}" ]; then cp -L "$VM_EXTRA"/* "$workdir/.vm/bin/"; fi
     git ls-files -z --cached --others --exclude-standard |
         tar --null --ignore-failed-read -cf "$archive" --files-from=-

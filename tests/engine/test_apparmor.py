@@ -20,15 +20,15 @@ def test_the_default_profile_is_loaded_when_it_is_not_there(docker: DockerCLI) -
     if apparmor.is_loaded("docker-default"):
         policy = "profile docker-default {}"
         subprocess.run([apparmor.PARSER, "-R"], input=policy, text=True, check=True, capture_output=True)
-    assert docker.out("run", "--name", "c", "busybox", "cat", CONFINEMENT) == "docker-default (enforce)"
-    assert docker.out("inspect", "-f", "{{.AppArmorProfile}}", "c") == "docker-default"
+    assert docker.out("run", "--name", "box", "busybox", "cat", CONFINEMENT) == "docker-default (enforce)"
+    assert docker.out("inspect", "-f", "{{.AppArmorProfile}}", "box") == "docker-default"
     assert apparmor.is_loaded("docker-default")
 
 
 def test_what_the_default_profile_denies(docker: DockerCLI) -> None:
     """With every capability and writable /proc and /sys, so that nothing else denies it."""
     docker(
-        *("run", "-d", "--name", "c", "--cap-add", "ALL", "--security-opt", "systempaths=unconfined"),
+        *("run", "-d", "--name", "box", "--cap-add", "ALL", "--security-opt", "systempaths=unconfined"),
         *("--security-opt", "seccomp=unconfined", "busybox", "sleep", "100"),
     )
     for command, allowed in (
@@ -43,9 +43,9 @@ def test_what_the_default_profile_denies(docker: DockerCLI) -> None:
         ("echo 0 > /proc/self/oom_score_adj", True),
         ("touch /tmp/x; ps; kill -0 1", True),
     ):
-        done = docker("exec", "c", "sh", "-c", command, check=False)
+        done = docker("exec", "box", "sh", "-c", command, check=False)
         assert (done.returncode == 0) is allowed, (command, done.stdout, done.stderr)
-    docker("stop", "-t", "0", "c")
+    docker("stop", "-t", "0", "box")
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_what_the_default_profile_denies(docker: DockerCLI) -> None:
     [(("--privileged",), "unconfined"), (("--security-opt", "apparmor=unconfined"), "unconfined")],
 )
 def test_unconfined(docker: DockerCLI, options: tuple[str, ...], wanted: str) -> None:
-    docker("run", "-d", "--name", "c", *options, "busybox", "sleep", "100")
-    assert docker.out("inspect", "-f", "{{.AppArmorProfile}}", "c") == wanted
-    assert docker.out("exec", "c", "cat", CONFINEMENT) == wanted
+    docker("run", "-d", "--name", "box", *options, "busybox", "sleep", "100")
+    assert docker.out("inspect", "-f", "{{.AppArmorProfile}}", "box") == wanted
+    assert docker.out("exec", "box", "cat", CONFINEMENT) == wanted
 
 
 @pytest.fixture
@@ -70,17 +70,17 @@ def own_profile(root: None) -> Iterator[str]:
 
 def test_a_profile_of_the_administrators_own(docker: DockerCLI, own_profile: str) -> None:
     docker(
-        *("run", "-d", "--name", "c", "--security-opt", f"apparmor={own_profile}"),
+        *("run", "-d", "--name", "box", "--security-opt", f"apparmor={own_profile}"),
         *("busybox", "sleep", "100"),
     )
-    assert docker.out("exec", "c", "cat", CONFINEMENT) == f"{own_profile} (enforce)"
-    assert docker("exec", "c", "cat", "/etc/hostname", check=False).returncode == 1
-    assert docker.out("inspect", "-f", "{{.AppArmorProfile}}", "c") == own_profile
+    assert docker.out("exec", "box", "cat", CONFINEMENT) == f"{own_profile} (enforce)"
+    assert docker("exec", "box", "cat", "/etc/hostname", check=False).returncode == 1
+    assert docker.out("inspect", "-f", "{{.AppArmorProfile}}", "box") == own_profile
 
 
 def test_a_profile_that_is_not_loaded(docker: DockerCLI) -> None:
     done = docker("run", "--security-opt", "apparmor=no-such-profile", "busybox", "true", check=False)
-    assert done.returncode == 126 and "apparmor" in done.stderr, done.stderr
+    assert done.returncode and "unable to apply apparmor profile" in done.stderr, done.stderr
 
 
 def test_the_daemon_says_so(docker: DockerCLI) -> None:

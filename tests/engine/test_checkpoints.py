@@ -59,13 +59,38 @@ def test_checkpoint_and_start_from_it(experimental: Longshored) -> None:
     if not shutil.which("criu"):
         pytest.skip("CRIU is not installed")
     docker = experimental.docker
-    script = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done"
-    docker(
-        "run", "-d", "--name", "count", "--security-opt", "seccomp=unconfined", "busybox", "sh", "-c", script
-    )
-    created = docker("checkpoint", "create", "count", "first", check=False)
+    script = "trap 'exit 3' TERM; i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done"
+    docker("run", "-d", "--name", "count", "-p", "18098:80", "busybox", "sh", "-c", script)
+
+    def counted() -> int:
+        return int(docker.out("logs", "--tail", "1", "count") or 0)
+
+    while counted() < 3:
+        pass
+    created = docker("checkpoint", "create", "--leave-running", "count", "first", check=False)
     if created.returncode:
         pytest.skip(f"CRIU does not work on this machine: {created.stderr.strip()}")
-    before = int(docker.out("logs", "--tail", "1", "count"))
-    docker("start", "--checkpoint", "first", "count")
-    assert int(docker.out("logs", "--tail", "1", "count")) >= before
+    noted = counted()
+    while counted() < noted + 5:
+        pass
+    docker("checkpoint", "create", "count", "second")
+    docker("wait", "count")
+    assert docker.out("checkpoint", "ls", "count").split()[2:] == ["first", "second"]
+    last = counted()
+    for checkpoint, least, most in (("second", last, last + 50), ("first", 3, noted + 2)):
+        docker("start", "--checkpoint", checkpoint, "count")
+        while counted() == last:
+            pass
+        assert docker.out("exec", "count", "cat", "/proc/1/comm") == "sh"
+        assert "inet 172." in docker.out("exec", "count", "ip", "-4", "addr", "show", "eth0")
+        pid = docker.out("inspect", "-f", "{{.State.Pid}}", "count")
+        assert (Path("/proc") / pid / "comm").read_text() == "sh\n"
+        docker("stop", "count")
+        assert docker.out("inspect", "-f", "{{.State.ExitCode}}", "count") == "3"
+        numbers = list(map(int, docker.out("logs", "count").split()))
+        begun = numbers[numbers.index(last) + 1]
+        assert least < begun <= most, numbers
+        last = numbers[-1]
+    docker("checkpoint", "rm", "count", "first")
+    assert docker.out("checkpoint", "ls", "count").split()[2:] == ["second"]
+    docker("rm", "count")

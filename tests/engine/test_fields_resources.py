@@ -193,6 +193,19 @@ def test_the_oom_score(api: Client) -> None:
     assert run(api, "cat /proc/self/oom_score_adj", {"HostConfig": {"OomScoreAdj": 321}}) == "321"
 
 
+@pytest.mark.skipif(
+    not HOST.has_capability("CAP_SYS_RESOURCE"), reason="this machine withholds CAP_SYS_RESOURCE"
+)
+def test_more_than_the_daemon_has_itself(api: Client) -> None:
+    _, hard = HOST.rlimits["memlock"]
+    more = -1 if hard >= 0 else 1 << 40
+    assert run(api, "cat /proc/self/oom_score_adj", {"HostConfig": {"OomScoreAdj": -321}}) == "-321"
+    limits = [{"Name": "memlock", "Soft": more, "Hard": more}, {"Name": "rtprio", "Soft": 50, "Hard": 50}]
+    found = run(api, "grep -E 'locked|realtime p' /proc/self/limits", {"HostConfig": {"Ulimits": limits}})
+    shown = "unlimited" if more < 0 else str(more)
+    assert [line.split()[3:5] for line in found.splitlines()] == [[shown, shown], ["50", "50"]], found
+
+
 @proves("HostConfig.ShmSize")
 def test_the_size_of_shared_memory(api: Client) -> None:
     assert "size=4096k" in run(api, "grep ' /dev/shm ' /proc/mounts", {"HostConfig": {"ShmSize": 4 * MIB}})

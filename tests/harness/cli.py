@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness.patience import PATIENCE
+
 
 def daemon_message(done: subprocess.CompletedProcess[str]) -> str:
     """What the daemon said, of what a failed command of any CLI printed; empty if the daemon said nothing.
@@ -49,7 +51,7 @@ class DockerCLI:
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
             env=self.env | (env or {}),
             cwd=cwd,
         )

@@ -21,11 +21,12 @@ from typing import ClassVar
 from harness.cli import DockerCLI
 from harness.http import Client
 from harness.machine import cgroups_under, mounts_under, processes_of
+from harness.patience import PATIENCE
 
 WARM_SANDBOXES = 4
 """Network namespaces that longshored keeps ready by default."""
-START_TIMEOUT = 40.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT = 40.0 * PATIENCE
+STOP_TIMEOUT = 30.0 * PATIENCE
 
 
 class StartFailure(Exception):
@@ -202,7 +203,7 @@ class Daemon:
     def nsenter(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a command where the daemon's network is: in its namespace if isolated, else plainly."""
         prefix = ["nsenter", "--net", "-t", str(self.pid)] if self.isolated else []
-        return subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=timeout)
+        return subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=timeout * PATIENCE)
 
     def namespaces_left(self) -> list[str]:
         """Network namespaces, unless they come to be just those that an idle longshored keeps ready."""

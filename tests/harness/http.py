@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from harness.patience import PATIENCE
+
 
 @dataclass(frozen=True)
 class Response:
@@ -107,7 +109,7 @@ class Client:
     def __init__(self, socket_path: Path, version: str = "1.41", timeout: float = 60) -> None:
         self.socket_path = socket_path
         self.version = version
-        self.timeout = timeout
+        self.timeout = timeout * PATIENCE
 
     def get(self, path: str, **query: Any) -> Response:
         return self.request("GET", path, query=query)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from harness.patience import PATIENCE
+
 
 class Terminal:
     """Runs one command in a terminal of `columns` by `rows`; a context manager that ends both.
@@ -67,7 +69,7 @@ class Terminal:
 
     def wait_for(self, text: str, timeout: float = 15) -> str:
         """Wait until `text` is on the screen; an AssertionError shows the screen that lacks it."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while text not in (screen := self.screen()):
             assert time.monotonic() < deadline, f"{text!r} did not appear:\n{screen}"
             time.sleep(0.05)
@@ -75,7 +77,7 @@ class Terminal:
 
     def wait_exit(self, timeout: float = 15) -> int:
         """Wait until the command ended; its exit code."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             if self._code.exists():
                 return int(self._code.read_text())

@@ -12,7 +12,7 @@ from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, see
 
 from longshore.errors import InvalidParameter, System
 from longshore.linux import rtnetlink
-from longshore.linux.namespaces import run_in_fresh_thread, unshare_network
+from longshore.linux.namespaces import in_network_namespace, run_in_fresh_thread, unshare_network
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.controller import NetworkController
 from longshore.network.endpoint import EndpointOptions
@@ -181,8 +181,16 @@ def test_ipvlan(host: Machine, serve: Serve, mode: str) -> None:
             "lan", "ipvlan", ipam=on_the_wire(), options={"parent": "wire0", "ipvlan_mode": mode}
         )
         serve(host.neighbour, 7000)
+        if mode != "l2":
+            # Nobody answers ARP for the containers: they are behind the machine, as its neighbours must know.
+            route = ["ip", "route", "add", "198.51.100.64/26", "via", MACHINE]
+            in_network_namespace(host.neighbour, lambda: subprocess.run(route, check=True))
         await two_on(controller, network, serve, NEIGHBOUR)
+        for id in ("one", "two"):
+            await controller.sandbox_destroy(id)
+        await controller.remove_network(network)
         await controller.stop(False)
+        assert link_names() == {"lo", "wire0"}
 
     asyncio.run(run())
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from longshore.linux import apparmor
 from longshore.linux.host import HostFacts
 
 Level = Literal["ok", "limit", "problem"]
@@ -269,7 +270,7 @@ def security(machine: Machine) -> Iterator[Finding]:
         bool(confined),
         confined,
         "neither is active: containers run without either, as `docker info` shows",
-        "nothing, or enable one in the kernel",
+        "apt-get install apparmor" if apparmor.in_kernel() else "nothing, or enable one in the kernel",
     )
 
 

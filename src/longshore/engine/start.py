@@ -173,15 +173,16 @@ async def _start_steps(
     undo.push_async_callback(_delete_task, engine, container)
     await connected
     if late:
+        if not pid:
+            raise System("a container whose user namespace owns its network cannot start from a checkpoint")
         with span("network"):
             await initialize_networking(engine, container, namespace_of=pid)
         await _connect_networks(engine, container)
     try:
         with span("runtime start"):
-            await engine.runtime.start(container.id)
+            return await engine.runtime.start(container.id)
     except EngineError as exc:
         raise translate_start_error(container.record.Path, exc) from exc
-    return pid
 
 
 async def _mount(engine: Engine, container: Container, undo: AsyncExitStack) -> Path:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from longshore.linux.host import kernel_number
 from longshore.linux.mount import attach, detached, mount, unshare_working_directory
 
 _PARAMETERS = Path("/sys/module/overlay/parameters")
 
 _LONGEST_VALUE = 255
 """fsconfig(2) takes no longer strings."""
+_refused = threading.Event()
+"""This kernel does not take lower directories one by one: it would log an error each time it is asked to."""
 
 
 class OverlayOptions(NamedTuple):
@@ -76,12 +80,14 @@ def detached_overlay(options: OverlayOptions) -> Iterator[Path | None]:
         settings.append(("context", options.label))
     with ExitStack() as stack:
         root = None
-        if all(len(value or "") <= _LONGEST_VALUE for _, value in settings):
+        if not _refused.is_set() and all(len(value or "") <= _LONGEST_VALUE for _, value in settings):
             try:
                 root = stack.enter_context(detached("overlay", settings, "overlay"))
             except OSError as exc:
                 if exc.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM):
                     raise
+                if kernel_number(platform.release()) < (6, 8):
+                    _refused.set()
         yield None if root is None else Path(f"/proc/self/fd/{root}")
 
 

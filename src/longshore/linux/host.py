@@ -124,7 +124,7 @@ def discover(cgroup_driver: str = "") -> HostFacts:
         effective_capabilities=status["effective"],
         bounding_capabilities=status["bounding"],
         kernel_version=platform.release(),
-        kernel=_kernel_number(platform.release()),
+        kernel=kernel_number(platform.release()),
         architecture=platform.machine(),
         operating_system=release.get("PRETTY_NAME", "Linux"),
         os_version=release.get("VERSION_ID", ""),
@@ -248,7 +248,8 @@ def _os_release() -> dict[str, str]:
         return {}
 
 
-def _kernel_number(release: str) -> tuple[int, int]:
+def kernel_number(release: str) -> tuple[int, int]:
+    """Major and minor number of a kernel's release, such as `6.1.0-44-amd64`."""
     major, _, rest = release.partition(".")
     minor = rest.split(".")[0].split("-")[0]
     return int(major), int(minor) if minor.isdigit() else 0

@@ -125,14 +125,14 @@ class TaskRuntime(Protocol):
         checkpoint: Path | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> int:
-        """Make the container's first process, ready to be started; its pid.
+        """Make the container's first process, ready to be started; its pid, 0 with a `checkpoint`.
 
         `spec` is the OCI config.json. `attach` is called with the streams before the runtime is. On failure
         nothing is left behind and the streams come to their end. Raises Conflict if the id is active.
         """
 
-    async def start(self, id: str) -> None:
-        """Let the created process run the container's program."""
+    async def start(self, id: str) -> int:
+        """Let the created process run the container's program; its pid, at the latest known by now."""
 
     async def kill(self, id: str, signal: int, *, exec_id: str = "", all: bool = False) -> None:
         """Send a signal to a process, or to every process of the container. NotFound if it is over."""

@@ -74,7 +74,7 @@ class ContainerdRuntime(TaskRuntime):
                 oom_score=oom_score,
                 debug=debug,
                 log=self._log,
-                before_start=self._ask_shims,
+                before_start=lambda: self._ended.ask(self._processes),
             )
         self._connection = Connection(
             address or str(state_dir / "containerd.sock"),
@@ -113,8 +113,7 @@ class ContainerdRuntime(TaskRuntime):
 
     async def version(self) -> tuple[str, str]:
         """containerd's version and revision."""
-        client = await self._connection.client()
-        reply = await client.version(pb.Empty())
+        reply = await (await self._connection.client()).version(pb.Empty())
         return reply.version, reply.revision
 
     async def create(
@@ -142,7 +141,8 @@ class ContainerdRuntime(TaskRuntime):
             with span("containerd container"):
                 await create_container(client, id, spec, runtime, labels or {})
             try:
-                with self._streams(process, stdin=stdin, terminal=terminal, attach=attach) as pipes:
+                keep = checkpoint is not None
+                with self._streams(process, stdin, terminal, attach, keep=keep) as pipes:
                     request = pb.CreateTaskRequest(
                         container_id=id,
                         stdin=pipes.stdin,
@@ -165,12 +165,14 @@ class ContainerdRuntime(TaskRuntime):
         process.pid = reply.pid
         return reply.pid
 
-    async def start(self, id: str) -> None:
+    async def start(self, id: str) -> int:
         """See TaskRuntime.start."""
         process = self._known(id)
         client = await self._connection.client()
-        await to_its_end(client.start(pb.ProcessRequest(container_id=id)))
+        reply = await to_its_end(client.start(pb.ProcessRequest(container_id=id)))
+        process.pid = process.pid or reply.pid
         await self._started(client, process)
+        return process.pid
 
     async def kill(self, id: str, signal: int, *, exec_id: str = "", all: bool = False) -> None:
         """See TaskRuntime.kill."""
@@ -200,8 +202,8 @@ class ContainerdRuntime(TaskRuntime):
 
     async def pids(self, id: str) -> list[int]:
         """See TaskRuntime.pids."""
-        reply = await (await self._connection.client()).pids(pb.ProcessRequest(container_id=id))
-        return [each.pid for each in reply.processes]
+        request = pb.ProcessRequest(container_id=id)
+        return [each.pid for each in (await (await self._connection.client()).pids(request)).processes]
 
     async def metrics(self, id: str) -> Metrics:
         """See TaskRuntime.metrics."""
@@ -237,7 +239,7 @@ class ContainerdRuntime(TaskRuntime):
         client = await self._connection.client()
         added = self._processes.add(Process(id, exec_id))
         try:
-            with self._streams(added, stdin=stdin, terminal=terminal, attach=attach, keep=True) as pipes:
+            with self._streams(added, stdin, terminal, attach, keep=True) as pipes:
                 await client.exec(
                     pb.ExecProcessRequest(
                         container_id=id,
@@ -299,8 +301,7 @@ class ContainerdRuntime(TaskRuntime):
 
     async def tasks(self) -> list[TaskInfo]:
         """See TaskRuntime.tasks."""
-        tasks = await listed(await self._connection.client(), self._ended)
-        return [task_info(each) for each in tasks.values()]
+        return list(map(task_info, (await listed(await self._connection.client(), self._ended)).values()))
 
     async def reattach(self, id: str, *, stdin: bool, terminal: bool, attach: Attach) -> None:
         """See TaskRuntime.reattach. Raises NotFound if there is no such task."""
@@ -315,11 +316,12 @@ class ContainerdRuntime(TaskRuntime):
 
     @contextlib.contextmanager
     def _streams(
-        self, process: Process, *, stdin: bool, terminal: bool, attach: Attach, keep: bool = False
+        self, process: Process, stdin: bool, terminal: bool, attach: Attach, *, keep: bool
     ) -> Iterator[fifos.FIFOs]:
         """A process's pipes, made and handed out; they go again if what is done with them fails.
 
-        `keep`: the shim opens them only when the process is started, so our guards stay until then.
+        `keep`: the shim opens them only when the process is started, so our guards stay until then. It does
+        so for execs, and for what is restored from a checkpoint.
         """
         directory = self._fifo_dir / process.id
         process.fifos, stdio = fifos.make(
@@ -392,9 +394,6 @@ class ContainerdRuntime(TaskRuntime):
             self._exited(event)
         if self._sweeper is not None:
             self._sweeper.sweep_later()
-
-    async def _ask_shims(self) -> None:
-        await self._ended.ask([(each.id, each.exec_id) for each in self._processes.alive() if each.exec_id])
 
     async def _remove_orphan(self, id: str, *, thoroughly: bool = False) -> None:
         if self._sweeper is not None:

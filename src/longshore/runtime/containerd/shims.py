@@ -1,8 +1,8 @@
 """Asks shims how their processes ended, while there is no containerd to ask.
 
 From 1.7 on, a containerd that comes up takes a shim whose container has ended for a leaked one and does away
-with it, and with the exit code. Shims speak ttrpc: a frame each way on a socket, of a header of ten bytes (length,
-stream, type, flags) and a message (github.com/containerd/ttrpc, its PROTOCOL.md).
+with it, and with the exit code. Shims speak ttrpc: a frame each way on a socket, of a header of ten bytes
+(length, stream, type, flags) and a message (github.com/containerd/ttrpc, its PROTOCOL.md).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from longshore.runtime.containerd.processes import Processes
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 
 TIMEOUT = 2.0
@@ -36,9 +37,10 @@ class Ended:
         self._namespace = namespace
         self._found: dict[tuple[str, str], pb.Process] = {}
 
-    async def ask(self, execs: Iterable[tuple[str, str]]) -> None:
-        """Ask each shim for its container, and for those of `execs`: pairs of container and exec id."""
-        self._found |= await asyncio.to_thread(self._ask, list(execs))
+    async def ask(self, processes: Processes) -> None:
+        """Ask each shim for its container, and for the execs in it that are taken to be alive."""
+        execs = [(each.id, each.exec_id) for each in processes.alive() if each.exec_id]
+        self._found |= await asyncio.to_thread(self._ask, execs)
 
     def get(self, id: str, exec_id: str) -> pb.Process | None:
         """The process, if it is known to have ended."""
@@ -87,7 +89,7 @@ def _state(bundle: Path, namespace: str, id: str, exec_id: str) -> pb.Process | 
             response = pb.ShimResponse.FromString(_exactly(stream.read(length), length))
     if response.status.code:
         return None
-    # StateResponse has the numbers of containerd.v1.types.Process but for its first fields, ids and the bundle.
+    # StateResponse has the numbers of containerd.v1.types.Process but for ids and bundle at its start.
     process = pb.Process.FromString(response.payload)
     process.container_id, process.id = id, exec_id or id
     return process

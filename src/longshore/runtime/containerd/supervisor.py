@@ -59,10 +59,10 @@ _LEVELS = {
     "panic": logging.CRITICAL,
 }
 _ORDINARY = re.compile(
-    r'"?(cleaning up after shim disconnected|cleanup warnings|failed to remove runc container'
-    r"|Configuration migrated from version 2)"
+    r'"?(cleaning up after shim disconnected|cleanup warnings|failed to remove runc container|copy shim log'
+    r"|error from \*cgroupsv2\.Manager\.EventChan|Configuration migrated from version 2)"
 )
-"""Warnings of containerd 1.6 that come with every ordinary exit, and one of 2.x that comes with every start."""
+"""Complaints of containerd 1.6 that come with ordinary exits, and one of 2.x that comes with every start."""
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(\w+) msg=(.*)$')
 
 
@@ -276,7 +276,7 @@ disabled_plugins = [{disabled}]
         parsed = _LOG_LINE.match(line)
         level, message = (_LEVELS.get(parsed[1], logging.INFO), parsed[2]) if parsed else (logging.INFO, line)
         # What containerd finds worth an info is of interest to who debugs the engine, not to its user.
-        if level == logging.INFO or (level == logging.WARNING and _ORDINARY.match(message)):
+        if level == logging.INFO or (level <= logging.ERROR and _ORDINARY.match(message)):
             level = logging.DEBUG
         self._log.log(level, "containerd: %s", message)
 
