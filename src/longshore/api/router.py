@@ -133,9 +133,9 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/build",
         build.post_build,
-        "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile "
-        "extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform pull q "
-        "remote rm securityopt session shmsize squash t target ulimits version",
+        "buildargs buildid cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares "
+        "dockerfile extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform "
+        "pull q remote rm securityopt session shmsize squash t target ulimits version",
     ),
     Route(
         "POST",

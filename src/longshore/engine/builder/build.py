@@ -8,6 +8,7 @@ import io
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from longshore.build.arguments import BuildArguments, unused
@@ -55,7 +56,7 @@ async def image_build(
     held = ExitStack()
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
-        content = await _fetch(engine, options, body, space)
+        content = await fetch_context(engine, options, body, space)
         program = read_program(parse(content, options.dockerfile or DEFAULT_DOCKERFILE))
         build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
     except BaseException:
@@ -74,16 +75,21 @@ class Build:
         space: Workspace,
         program: Program,
         tags: list[Reference],
+        output: BuildOutput | None = None,
+        load_context: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
+        """`load_context` fills the workspace's context; None: it is there."""
         self.engine = engine
         self.options = options
         self.space = space
         self.program = program
-        self.output = BuildOutput()
+        self.output = output or BuildOutput()
         self.arguments = BuildArguments(options.arguments, platform_arguments(options.platform))
         self.steps = 0
         self.image = ""
         """What came of it, in the end."""
+        self._load_context = load_context
+        self._context: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
@@ -144,6 +150,14 @@ class Build:
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
 
+    async def context(self) -> Path:
+        """The build context, which is fetched when the first step takes something from it."""
+        if self._load_context is not None:
+            if self._context is None:
+                self._context = asyncio.create_task(self._load_context(), name="build context")
+            await asyncio.shield(self._context)
+        return self.space.context
+
     async def session(self) -> Session | None:
         """The client's session, waited for if it is still to connect; None if there is to be none.
 
@@ -157,24 +171,33 @@ class Build:
         """Do something while the build goes on, at the end of which it is waited for."""
         self._beside.append(self.engine.spawn(work, "part of a build"))
 
-    async def _work(self) -> None:
+    async def solve(self) -> str:
+        """Run the build; the image that comes of it. When this returns or raises, nothing of it goes on."""
         try:
-            await self._build()
-        except asyncio.CancelledError:
-            raise
-        except Exception as exc:
-            self._show_failure(exc)
+            return await self._build()
         finally:
-            tasks = [*self._runs.values(), *self._pulls.values()]
+            context = [self._context] if self._context is not None else []
+            tasks: list[asyncio.Task[Any]] = [*self._runs.values(), *self._pulls.values(), *context]
             for task in tasks:
                 task.cancel()
             try:
                 await settled(tasks)
             finally:
                 await settled(self._beside)
-                self.output.end()
 
-    async def _build(self) -> None:
+    async def _work(self) -> None:
+        try:
+            image = await self.solve()
+            await asyncio.to_thread(self._name, image)
+            self._finish(image)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            self._show_failure(exc)
+        finally:
+            self.output.end()
+
+    async def _build(self) -> str:
         if self.program.warnings:
             self._tell("\x1b[91m" + "\n".join(self.program.warnings) + "\n\x1b[0m")
         self._plan()
@@ -196,9 +219,7 @@ class Build:
             base = self._bases.get(self._target.index, "")
             image = await to_its_end(lambda: squash_image(self.engine, image_before, base))
             self.output.say({"id": "moby.image.id", "aux": {"ID": image}})
-        await settled(self._beside)
-        await asyncio.to_thread(self._name, image)
-        self._finish(image)
+        return image
 
     def _start(self, stage: Stage) -> None:
         self.output.expect(stage.index)
@@ -302,7 +323,7 @@ def _tag(name: str) -> Reference:
     return reference
 
 
-async def _fetch(
+async def fetch_context(
     engine: Engine, options: BuildOptions, body: AsyncIterator[bytes], space: Workspace
 ) -> bytes:
     """Fill the workspace's context; the content of the Dockerfile. Raises InvalidParameter."""

@@ -142,7 +142,7 @@ class RunMounts:
         """The root that a bind takes from: the context, a stage's or an image's file system."""
         stage = self._stage
         if not name:
-            return stage.build.space.context
+            return await stage.build.context()
         earlier = find_stage(stage.build.program.stages[: stage.stage.index], name)
         if earlier is not None:
             id = await stage.build.result(earlier)

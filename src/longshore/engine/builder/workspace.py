@@ -26,6 +26,8 @@ from longshore.linux.mount import UnmountFlags, mount, umount
 
 _SMALL = 8 << 20
 """Bytes of an archive that may be unpacked in memory."""
+_FEW = 10_000
+"""Files that may be kept there."""
 _MEMORY = "size=64m,nr_inodes=20000,mode=0755"
 _CHUNK = 1 << 18
 
@@ -67,6 +69,13 @@ class Workspace:
                     raise
         chunks = chain((start,), iter(lambda: stream.read(_CHUNK), b""))
         unpack(ChunkReader(chunks))
+
+    def hold(self, files: int, size: int) -> Path:
+        """The context, which so many files and bytes are about to fill; in memory if they are few. Blocks."""
+        if size <= _SMALL and files <= _FEW:
+            with contextlib.suppress(OSError):
+                mount("tmpfs", self.context, "tmpfs", data=_MEMORY)
+        return self.context
 
     def close(self) -> None:
         """Remove all of it."""
