@@ -88,6 +88,8 @@ class Build:
         self.steps = 0
         self.image = ""
         """What came of it, in the end."""
+        self.failed_line = 0
+        """Where in the Dockerfile it failed first; 0 if it did not, or not at a place there."""
         self._load_context = load_context
         self._context: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []

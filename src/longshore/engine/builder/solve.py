@@ -7,6 +7,7 @@ line names is not fetched.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -24,11 +25,13 @@ from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.vertexes import VertexOutput, failure_text
 from longshore.engine.builder.workspace import Workspace, workspace
 from longshore.engine.engine import Engine
-from longshore.errors import InvalidParameter
+from longshore.errors import EngineError, InvalidParameter, System
 from longshore.images.reference import parse as parse_reference
 
 UPLOADED = "http://buildkit-session/"
 """Begins the context of a client that sends an archive over its session."""
+
+_PARSE_ERROR = re.compile(r"dockerfile parse error on line (\d{1,9}):")
 
 Load = Callable[[], Coroutine[Any, Any, None]]
 
@@ -41,20 +44,37 @@ class Output:
     attributes: dict[str, str] = field(default_factory=dict)
 
 
+class SolveFailed(System):
+    """A build came to nothing; `line` of the Dockerfile tells where, if it is not 0."""
+
+    def __init__(self, message: str, filename: str, content: bytes, line: int) -> None:
+        super().__init__(message)
+        self.filename = filename
+        self.content = content
+        self.line = line
+
+
 async def solve(
     engine: Engine, options: BuildOptions, progress: SolveProgress, body: AsyncIterator[bytes] | None = None
 ) -> str:
     """Build; the id of the image that comes of it. `body`: the context, if it came with the request.
 
-    Raises EngineError. Nothing of the build goes on after that.
+    Raises SolveFailed, or OSError. Nothing of the build goes on after that.
     """
     held = ExitStack()
+    name = options.dockerfile or "Dockerfile"
+    content = b""
+    build: Build | None = None
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
         content, load = await _inputs(engine, options, progress, space, body)
-        program = read_program(parse(content, options.dockerfile or "Dockerfile"))
-        output = VertexOutput(progress, program)
-        return await Build(engine, options, space, program, [], output, load).solve()
+        program = read_program(parse(content, name))
+        build = Build(engine, options, space, program, [], VertexOutput(progress, program), load)
+        return await build.solve()
+    except EngineError as exc:
+        found = _PARSE_ERROR.match(exc.message)
+        line = build.failed_line if build is not None else int(found[1]) if found else 0
+        raise SolveFailed(failure_text(exc), name, content, line) from exc
     finally:
         engine.spawn(asyncio.to_thread(held.close), "removal of a build's files")
 

@@ -47,6 +47,7 @@ class StageRun:
         outside = build.arguments.outside
         self.state = StageState(BuildArguments(build.options.arguments, outside), build.program.escape)
         self._number = first
+        self._at = 0
         self._containers: list[str] = []
         self.step = Step(build.output, stage.index)
         """What is told of the instruction under way."""
@@ -58,12 +59,17 @@ class StageRun:
             await self._begin(self.stage.begin)
             self._show_image()
             for instruction in self.stage.instructions:
+                self._at += 1
                 self._announce(instruction.text)
                 await self.dispatch(instruction)
                 self._show_image()
             if self.state.image_id:
                 self.say({"aux": {"ID": self.state.image_id}})
             return self.state.image_id
+        except Exception:
+            if self._at < len(self.stage.lines):
+                self.build.failed_line = self.build.failed_line or self.stage.lines[self._at]
+            raise
         finally:
             self.build.output.stage_ended(self.stage.index)
 

@@ -94,6 +94,7 @@ async def _work(
             options = replace(options, remote="")
         elif not options.remote:
             context = body
+        options = replace(options, force_remove=True)  # BuildKit leaves no containers to be looked at.
         image = await solve(engine, options, progress, context)
         await export(engine, image, [output], options.session, progress)
         return image if output.kind in ("moby", "image") else ""
