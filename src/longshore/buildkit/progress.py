@@ -40,6 +40,11 @@ class SolveProgress:
         """Begin a vertex. `inputs` are digests of those that it builds on."""
         return Vertex(self, clean(name), inputs)
 
+    def warn(self, text: str) -> None:
+        """Tell of something that is not as it should be, by the first vertex, which reads the Dockerfile."""
+        first = next((event.digest for event in self._events if isinstance(event, pb.Vertex)), "")
+        self.add(pb.VertexWarning(vertex=first, level=1, short=clean(text).encode()))
+
     def end(self) -> None:
         """Nothing more will come."""
         self._ended = True

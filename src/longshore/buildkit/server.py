@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +23,35 @@ from grpclib.server import Handler, Stream
 
 from longshore.buildkit.progress import clean
 from longshore.buildkit.proto import control_pb2 as pb
+from longshore.buildkit.sessions import BROKEN
 from longshore.buildkit.transport import LimitedProtocol, start_protocol
-from longshore.errors import EngineError, InvalidParameter, NotFound
+from longshore.errors import EngineError, NotFound
 from longshore.types.stream import RawConnection
+
+log = logging.getLogger(__name__)
 
 _SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
 
 
 async def serve(connection: RawConnection, methods: Mapping[str, Method]) -> None:
     """Answer calls on `connection`, by `/service/method`, until the client leaves."""
-    handler = Handler(dict(methods), ProtoCodec(), _StatusDetails(), _DispatchServerEvents())
+    handler = Handler(_Methods(methods), ProtoCodec(), _StatusDetails(), _DispatchServerEvents())
     try:
         await start_protocol(connection, LimitedProtocol(handler, client=False))
     finally:
         handler.close()
         await handler.wait_closed()
+
+
+class _Methods(dict[str, Method]):
+    """What grpclib says of a method that there is none of, Go's client does not understand."""
+
+    def get(self, name: str, default: object = None) -> Method:
+        return self[name] if name in self else Method(_unknown, Cardinality.STREAM_STREAM, pb.Empty, pb.Empty)
+
+
+async def _unknown(stream: Stream[Any, Any]) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, "unknown method")
 
 
 def unary(
@@ -49,10 +65,8 @@ def unary(
         message = await stream.recv_message()
         if message is None:
             raise GRPCError(Status.INVALID_ARGUMENT, "no request")
-        try:
+        with _told():
             await stream.send_message(await answer(message, stream))
-        except EngineError as exc:
-            raise grpc_error(exc) from exc
 
     return Method(call, Cardinality.UNARY_UNARY, request, reply)
 
@@ -66,12 +80,26 @@ def streaming(
         message = await stream.recv_message()
         if message is None:
             raise GRPCError(Status.INVALID_ARGUMENT, "no request")
-        try:
+        with _told():
             await answer(message, stream)
-        except EngineError as exc:
-            raise grpc_error(exc) from exc
 
     return Method(call, Cardinality.UNARY_STREAM, request, reply)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What fails inside becomes a status, which says what failed."""
+    try:
+        yield
+    except EngineError as exc:
+        raise grpc_error(exc) from exc
+    except BROKEN as exc:
+        if isinstance(exc, OSError) and not isinstance(exc, ConnectionError):
+            raise GRPCError(Status.UNKNOWN, clean(str(exc))) from exc
+        raise
+    except Exception as exc:
+        log.exception("a call failed")
+        raise GRPCError(Status.UNKNOWN, clean(str(exc) or type(exc).__name__)) from exc
 
 
 @dataclass(frozen=True)
@@ -97,11 +125,8 @@ class Place:
 
 def grpc_error(exc: EngineError, text: str = "", place: Place | None = None) -> GRPCError:
     """The status that a client knows for one of the engine's errors."""
-    status = Status.UNKNOWN
-    if isinstance(exc, NotFound):
-        status = Status.NOT_FOUND
-    elif isinstance(exc, InvalidParameter):
-        status = Status.INVALID_ARGUMENT
+    # Clients put the name of any other status in front of the message.
+    status = Status.NOT_FOUND if isinstance(exc, NotFound) else Status.UNKNOWN
     details = [place.detail()] if place is not None else None
     return GRPCError(status, clean(text or exc.message), details)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from longshore.build.arguments import BuildArguments, unused
-from longshore.build.context import DEFAULT_DOCKERFILE, find_dockerfile, unpack_context
+from longshore.build.context import DEFAULT_DOCKERFILE, unpack_context
 from longshore.build.dockerfile import parse
 from longshore.build.instructions import Arg, Instruction
 from longshore.build.shell import expand_word
@@ -37,6 +37,7 @@ from longshore.images.reference import parse as parse_reference
 
 if TYPE_CHECKING:
     from longshore.buildkit.sessions import Session
+    from longshore.engine.builder.namedcontexts import NamedContexts
 
 _MOST_HELD_BACK = 10_000
 """Messages of a quiet build that are kept for the case that it fails."""
@@ -77,6 +78,7 @@ class Build:
         tags: list[Reference],
         output: BuildOutput | None = None,
         load_context: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        named: NamedContexts | None = None,
     ) -> None:
         """`load_context` fills the workspace's context; None: it is there."""
         self.engine = engine
@@ -91,6 +93,9 @@ class Build:
         self.failed_line = 0
         """Where in the Dockerfile it failed first; 0 if it did not, or not at a place there."""
         self._load_context = load_context
+        self._named = named
+        if named is not None:
+            named.apply(program)
         self._context: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._tags = tags
@@ -145,6 +150,8 @@ class Build:
 
     async def base_image(self, name: str, platform: str, say: Say) -> str:
         """The id of the image that a FROM or a COPY names, pulled if need be. Raises NotFound, System."""
+        if self._named is not None:
+            name = self._named.image(name)
         key = (name, platform)
         if key not in self._pulls:
             from longshore.engine.builder.base import find_base
@@ -159,6 +166,10 @@ class Build:
                 self._context = asyncio.create_task(self._load_context(), name="build context")
             await asyncio.shield(self._context)
         return self.space.context
+
+    async def named_root(self, name: str) -> Path | None:
+        """The directory that the client calls `name`, if it offers one of that name."""
+        return await self._named.root(name) if self._named is not None and name else None
 
     async def session(self) -> Session | None:
         """The client's session, waited for if it is still to connect; None if there is to be none.
@@ -178,7 +189,9 @@ class Build:
         try:
             return await self._build()
         finally:
-            context = [self._context] if self._context is not None else []
+            context: list[asyncio.Task[Any]] = [self._context] if self._context is not None else []
+            if self._named is not None:
+                context += self._named.tasks()
             tasks: list[asyncio.Task[Any]] = [*self._runs.values(), *self._pulls.values(), *context]
             for task in tasks:
                 task.cancel()
@@ -201,7 +214,8 @@ class Build:
 
     async def _build(self) -> str:
         if self.program.warnings:
-            self._tell("\x1b[91m" + "\n".join(self.program.warnings) + "\n\x1b[0m")
+            text = "\n".join(self.program.warnings)
+            self.output.warn(text, f"\x1b[91m{text}\n\x1b[0m")
         self._plan()
         for number, instruction in enumerate(self.program.arguments, 1):
             self._tell(f"Step {number}/{self.steps} : {instruction.text}")
@@ -264,7 +278,8 @@ class Build:
             every += stage.instructions
         declared = {name for each in every if isinstance(each, Arg) for name, _ in each.args}
         if left := unused(self.options.arguments, declared | platform_arguments("").keys()):
-            self._tell(f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n")
+            text = f"One or more build-args [{' '.join(left)}] were not consumed"
+            self.output.warn(text, f"[Warning] {text}\n")
 
     def _name(self, image: str) -> None:
         for reference in self._tags:
@@ -339,7 +354,7 @@ async def fetch_context(
         archive = cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
         ids = engine.layers.ids
         space.fill(archive, lambda stream: unpack_context(stream, space.context, ids, reader.check))
-        return find_dockerfile(space.context, options.dockerfile)
+        return space.dockerfile(options)
 
     try:
         return await to_its_end(work, cancel=reader.cancel)

@@ -65,20 +65,30 @@ class ClientContext:
         """
         ignore = self._own_ignore
         if ignore is None:
-            with self._vertex(f"load {IGNORE_FILE}") as vertex:
-                place = await self._fetch(vertex, _CONTEXT, Filters(follow=[IGNORE_FILE]))
-                ignore = await _read(place, IGNORE_FILE)
-        patterns = read_ignore_file(ignore) if ignore else []
+            ignore = await self._ignore_file(_CONTEXT, f"load {IGNORE_FILE}")
+        filters = Filters(exclude=read_ignore_file(ignore) if ignore else [])
         with self._vertex("load build context") as vertex:
             await self._receive(
-                vertex,
-                _CONTEXT,
-                Filters(exclude=patterns),
-                lambda what: self._space.hold(what.files, what.size),
+                vertex, _CONTEXT, filters, lambda what: self._space.hold(what.files, what.size)
             )
 
+    async def directory(self, name: str) -> Path:
+        """Another directory that the client offers, without what its .dockerignore leaves out.
+
+        Raises InvalidParameter, System, Unavailable.
+        """
+        ignore = await self._ignore_file(name, f"[context {name}] load {IGNORE_FILE}")
+        filters = Filters(exclude=read_ignore_file(ignore) if ignore else [])
+        with self._vertex(f"[context {name}] load from client") as vertex:
+            return await self._fetch(vertex, name, filters)
+
+    async def _ignore_file(self, name: str, told: str) -> bytes | None:
+        with self._vertex(told) as vertex:
+            place = await self._fetch(vertex, name, Filters(follow=[IGNORE_FILE]))
+            return await _read(place, IGNORE_FILE)
+
     async def _fetch(self, vertex: Vertex, name: str, filters: Filters) -> Path:
-        place = await asyncio.to_thread(self._space.fresh, name)
+        place = await asyncio.to_thread(self._space.fresh, "synced")
         await self._receive(vertex, name, filters, lambda _: place)
         return place
 
@@ -98,7 +108,7 @@ class ClientContext:
 
     @contextmanager
     def _vertex(self, name: str) -> Iterator[Vertex]:
-        vertex = self._progress.vertex(f"[internal] {name}")
+        vertex = self._progress.vertex(name if name.startswith("[") else f"[internal] {name}")
         try:
             yield vertex
         except BaseException as exc:

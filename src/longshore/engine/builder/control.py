@@ -64,6 +64,7 @@ class Job:
         self.session = request.Session
         self.entitlements = list(request.Entitlements)
         self.progress = SolveProgress()
+        self.ended = False
         self.images: dict[str, str] = {}
         """What the bridge's solves came to, by the references given for them."""
         self.returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -119,7 +120,7 @@ class BuildKit:
         check_outputs(outputs)
         _check_request(request)
         job = Job(request)
-        if request.Ref in self._jobs:
+        if request.Ref in self._jobs and not self._jobs[request.Ref].ended:
             raise InvalidParameter(f"job ID {request.Ref} exists")
         self._jobs[request.Ref] = job
         for event in self._arrivals:
@@ -134,6 +135,7 @@ class BuildKit:
                 told = await export(self._engine, image, outputs, job.session, job.progress)
             return pb.SolveResponse(ExporterResponse=told)
         finally:
+            job.ended = True
             job.progress.end()
             if not job.returned.done():
                 job.returned.cancel()
@@ -263,8 +265,6 @@ class BuildKit:
             if exc.line:
                 place = server.Place(exc.filename, exc.content, exc.line)
             raise server.grpc_error(exc, exc.message, place) from exc
-        except OSError as exc:
-            raise GRPCError(Status.UNKNOWN, str(exc)) from exc
 
     def _image(self, job: Job, ref: str) -> str:
         try:
@@ -323,10 +323,8 @@ def _check_request(request: pb.SolveRequest) -> None:
     if request.definition.operations:
         raise GRPCError(Status.UNIMPLEMENTED, _NO_LLB)
     for each in request.Cache.Exports:
-        raise InvalidParameter(
-            f"cache export is not supported ({each.Type}): images are the cache, and --cache-from takes it"
-            " from them"
-        )
+        if each.Type != "inline":  # Any image is a cache to --cache-from.
+            raise InvalidParameter(f"cache export is not supported: {each.Type}; images are caches")
     for entitlement in request.Entitlements:
         if entitlement != NETWORK_HOST:
             raise InvalidParameter(f"{entitlement} is not allowed")

@@ -27,6 +27,7 @@ def frontend_options(
     allowed = frozenset(entitlements)
     arguments: dict[str, str | None] = {}
     labels: dict[str, str] = {}
+    contexts: dict[str, str] = {}
     values: dict[str, str] = {}
     for key, value in attributes.items():
         kind, colon, name = key.partition(":")
@@ -35,7 +36,7 @@ def frontend_options(
         elif colon and kind == "label":
             labels[name] = value
         elif colon and kind == "context":
-            raise InvalidParameter(f"additional build contexts are not supported: {name}={value}")
+            contexts[name] = value
         elif colon and kind == "attest":
             raise InvalidParameter(f"attestations are not supported: {name}")
         elif not colon or kind in ("vcs", "sharedkey", "local-sessionid", "input-metadata"):
@@ -59,6 +60,8 @@ def frontend_options(
         cache_from=_cache_from(values),
         host_config=_host_config(values, allowed),
         session=session,
+        contexts=contexts,
+        local_dockerfile="dockerfilekey" in values,
         entitlements=allowed,
     )
 

@@ -65,6 +65,10 @@ class BuildOutput:
         """The stage begins with an instruction, or with a trigger of its base image."""
         return Step(self, stage)
 
+    def warn(self, text: str, told: str) -> None:
+        """Something is not as it should be: `text` in a few words, `told` as the classic builder tells it."""
+        self.say({"stream": told})
+
     def say(self, message: Message, stage: int | None = None) -> None:
         """Queue a message; one of a stage waits for the stage's turn."""
         if stage is None or stage == next(iter(self._held), None):

@@ -60,7 +60,7 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
     else:
         raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
 
-    return await to_its_end(lambda: find_dockerfile(space.context, options.dockerfile))
+    return await to_its_end(lambda: space.dockerfile(options))
 
 
 async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Source:

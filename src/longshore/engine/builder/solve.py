@@ -21,6 +21,7 @@ from longshore.buildkit.sessions import Session
 from longshore.engine.bridges import to_its_end
 from longshore.engine.builder.build import Build, fetch_context
 from longshore.engine.builder.clientcontext import ClientContext
+from longshore.engine.builder.namedcontexts import NamedContexts
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.vertexes import VertexOutput, failure_text
 from longshore.engine.builder.workspace import Workspace, workspace
@@ -67,9 +68,11 @@ async def solve(
     build: Build | None = None
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
-        content, load = await _inputs(engine, options, progress, space, body)
+        content, load, client = await _inputs(engine, options, progress, space, body)
         program = read_program(parse(content, name))
-        build = Build(engine, options, space, program, [], VertexOutput(progress, program), load)
+        output = VertexOutput(progress, program)
+        named = NamedContexts(options.contexts, client) if options.contexts else None
+        build = Build(engine, options, space, program, [], output, load, named)
         return await build.solve()
     except EngineError as exc:
         found = _PARSE_ERROR.match(exc.message)
@@ -85,13 +88,17 @@ async def _inputs(
     progress: SolveProgress,
     space: Workspace,
     body: AsyncIterator[bytes] | None,
-) -> tuple[bytes, Load | None]:
-    """The Dockerfile, and what loads the context once it is needed; None if it is there."""
+) -> tuple[bytes, Load | None, ClientContext | None]:
+    """The Dockerfile, what loads the context once it is needed (None if it is there), and from whom."""
     remote = options.remote
-    if body is None and remote in ("", "client-session"):
+    client: ClientContext | None = None
+    if options.session and (body is None or options.contexts):
         session = await _session(engine, options)
         client = ClientContext(engine, session, progress, space, options.dockerfile)
-        return await client.dockerfile(), client.fill
+    if body is None and remote in ("", "client-session"):
+        if client is None:
+            raise InvalidParameter("the build needs a session with its client, and none is named")
+        return await client.dockerfile(), client.fill, client
     name = "[internal] load remote build context"
     if remote.startswith(UPLOADED):
         from longshore.buildkit.requests import uploaded
@@ -107,7 +114,11 @@ async def _inputs(
         vertex.fail(failure_text(exc))
         raise
     vertex.complete()
-    return content, None
+    if options.local_dockerfile:
+        if client is None:
+            raise InvalidParameter("the Dockerfile is the client's, and no session with it is named")
+        content = await client.dockerfile()
+    return content, None, client
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -45,6 +45,10 @@ class VertexOutput(BuildOutput):
                 inputs.append(self._last[origin.index])
         return self._begin(stage, f"{'ONBUILD ' if trigger else ''}{word.upper()} {rest}", inputs)
 
+    def warn(self, text: str, told: str) -> None:
+        for line in text.splitlines():
+            self._progress.warn(line)
+
     def say(self, message: Message, stage: int | None = None) -> None:
         """Of the classic builder's messages, transfers are of interest, and belong to the present step."""
         step = self._current.get(-1 if stage is None else stage)

@@ -17,6 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from longshore.build.context import find_dockerfile
+from longshore.engine.builder.options import BuildOptions
 from longshore.engine.engine import Engine
 from longshore.engine.remove import container_remove
 from longshore.errors import Conflict, EngineError, NotFound
@@ -76,6 +78,10 @@ class Workspace:
             with contextlib.suppress(OSError):
                 mount("tmpfs", self.context, "tmpfs", data=_MEMORY)
         return self.context
+
+    def dockerfile(self, options: BuildOptions) -> bytes:
+        """The Dockerfile in the context; b"" if it comes from elsewhere. Blocks. Raises InvalidParameter."""
+        return b"" if options.local_dockerfile else find_dockerfile(self.context, options.dockerfile)
 
     def close(self) -> None:
         """Remove all of it."""
