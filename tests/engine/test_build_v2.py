@@ -146,7 +146,7 @@ def test_only_what_is_needed_is_fetched(builder: Longshored) -> None:
 
 
 def test_large_contexts_and_many_files(builder: Longshored) -> None:
-    context: Tree = {f"many/{n:04}": b"%d\n" % n for n in range(1500)}
+    context: Tree = {f"many/{n:04}": b"%d\n" % n for n in range(500)}
     context |= {"big": bytes(20 << 20), "empty": b""}
     with offering(
         builder, "FROM busybox\nCOPY . /c\nRUN cat /c/many/* | md5sum; wc -c /c/big\n", context
@@ -170,6 +170,20 @@ def test_contexts_that_come_with_another_request(builder: Longshored) -> None:
         bringing.start()
         assert not solve(builder, peer, remote="upload-request", buildid="b1").error
         bringing.join()
+
+
+def test_a_context_that_nobody_reads(builder: Longshored) -> None:
+    client = Client(builder.socket, "1.41")
+    query = {"version": 2, "buildid": "upload-request:b2"}
+    with SessionPeer(builder.socket) as peer:
+        bringing = threading.Thread(
+            target=client.request, args=("POST", "/build", b""), kwargs={"query": query}
+        )
+        bringing.start()
+        told = solve(builder, peer, remote="upload-request", buildid="b2")
+        assert "Cannot locate specified Dockerfile" in told.error
+        bringing.join(10)
+        assert not bringing.is_alive()
 
 
 def test_secrets_reach_a_step(builder: Longshored) -> None:
@@ -384,7 +398,7 @@ def test_the_cli_builds(cli: DockerCLI, tmp_path: Path) -> None:
     assert "did not complete successfully: exit code: 7" in failed.stderr
 
 
-def test_the_cli_lends_secrets_and_agents(cli: DockerCLI, tmp_path: Path) -> None:
+def test_the_cli_lends_secrets(cli: DockerCLI, tmp_path: Path) -> None:
     (tmp_path / "s").write_text("very secret\n")
     dockerfile = "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s\n"
     flags = ("--progress=plain", "--no-cache")
@@ -393,15 +407,21 @@ def test_the_cli_lends_secrets_and_agents(cli: DockerCLI, tmp_path: Path) -> Non
     needs = dockerfile.replace("id=s", "id=s,required")
     failed = cli("build", *flags, "-", input=needs, check=False)
     assert "secret s: not found" in failed.stderr
+
+
+def test_the_cli_lends_agents(cli: DockerCLI, tmp_path: Path) -> None:
     if shutil.which("ssh-agent") is None:
-        return
+        pytest.skip("there is no ssh-agent")
     agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
     socket, pid = re.search(r"SSH_AUTH_SOCK=([^;]+)", agent), re.search(r"SSH_AGENT_PID=(\d+)", agent)
     assert socket is not None and pid is not None
     try:
-        dockerfile = "FROM busybox\nRUN --mount=type=ssh ls -l $SSH_AUTH_SOCK\n"
-        environment = {"SSH_AUTH_SOCK": socket[1]}
-        shown = cli("build", *flags, "--ssh", "default", "-", input=dockerfile, env=environment).stderr
+        dockerfile = "FROM busybox\nRUN --mount=type=ssh,required ls -l $SSH_AUTH_SOCK\n"
+        flags, environment = (
+            ("--progress=plain", "--no-cache", "--ssh", "default"),
+            {"SSH_AUTH_SOCK": socket[1]},
+        )
+        shown = cli("build", *flags, "-", input=dockerfile, env=environment).stderr
         assert "/run/buildkit/ssh_agent.0" in shown
     finally:
         subprocess.run(["kill", pid[1]], check=True)

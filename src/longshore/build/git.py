@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import signal
 from contextlib import suppress
@@ -51,10 +52,13 @@ def parse_git_url(text: str, *, only_certain: bool = False) -> GitSource | None:
     return GitSource(remote, ref, directory)
 
 
-async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) -> Path:
+async def checkout(
+    source: GitSource, directory: Path, *, keep_git_dir: bool, agent: Path | None = None
+) -> Path:
     """Check the repository out in the empty `directory`; the part of it that was asked for.
 
-    Raises System with git's own words, InvalidParameter for a directory that is not in it.
+    `agent`: the socket of an SSH agent, whose keys then go instead of this machine's own. Raises System with
+    git's own words, InvalidParameter for a directory that is not in it.
     """
     if shutil.which("git") is None:
         raise System("unable to find git: install git on the machine of the daemon")
@@ -62,7 +66,7 @@ async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) ->
     home.mkdir(mode=0o700)
 
     async def git(*arguments: str) -> None:
-        await _git(directory, home, *arguments)
+        await _git(directory, home, *arguments, agent=agent)
 
     await git("init", "-q")
     await git("remote", "add", "origin", source.remote)
@@ -111,7 +115,7 @@ def _part(directory: Path, inside: str) -> Path:
         os.close(part)
 
 
-async def _git(directory: Path, home: Path, *arguments: str) -> None:
+async def _git(directory: Path, home: Path, *arguments: str, agent: Path | None) -> None:
     """Run git without anybody's settings; it ends with the task that waits for it. Raises System."""
     kept = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
@@ -125,6 +129,14 @@ async def _git(directory: Path, home: Path, *arguments: str) -> None:
         "GIT_LFS_SKIP_SMUDGE": "1",
         "LC_ALL": "C",
     }
+    if agent is not None:
+        # Whoever answers first is who the host is, as for BuildKit, which asks it for its keys beforehand.
+        hosts = shlex.quote(f"UserKnownHostsFile={home / 'known_hosts'}")
+        environment["GIT_SSH_COMMAND"] = (
+            "ssh -F /dev/null -oBatchMode=yes -oIdentityFile=none "
+            f"-oStrictHostKeyChecking=accept-new -o{hosts}"
+        )
+        environment["SSH_AUTH_SOCK"] = str(agent)
     process = await asyncio.create_subprocess_exec(
         "git",
         *_SAFE,

@@ -39,7 +39,7 @@ from longshore.layers.tarstream import (
 )
 
 _DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
-_MOST_DESCRIBED = 256 << 20
+_MOST_DESCRIBED = 128 << 20
 """Bytes of all descriptions together, which are held in memory."""
 _AT_ONCE = 64
 """Files that are asked for and not yet here."""

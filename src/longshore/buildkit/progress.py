@@ -20,6 +20,8 @@ STDOUT, STDERR = 1, 2
 
 _LOG_LIMIT = 2 << 20
 """Bytes that one vertex may print; BuildKit's default."""
+_LEAST = 32
+"""Bytes that each piece of it counts for, however small it is."""
 _TOGETHER = 1 << 20
 """Bytes of logs in one message; a client's gRPC refuses messages of 4 MB."""
 _STATUS_INTERVAL = 0.15
@@ -126,7 +128,7 @@ class Vertex:
         """It printed something."""
         if self._printed >= _LOG_LIMIT:
             return
-        self._printed += len(data)
+        self._printed += max(len(data), _LEAST)
         if self._printed >= _LOG_LIMIT:
             data = data[:_LOG_LIMIT] + b"\n[output clipped, log limit 2MiB reached]\n"
         for start in range(0, len(data), _TOGETHER):

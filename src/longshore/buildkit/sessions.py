@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel, Handler, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
@@ -29,7 +30,7 @@ HEALTH_FAILURES = 2
 
 _MOST_SESSIONS = 1000
 
-BROKEN = (GRPCError, StreamTerminatedError, ProtocolError, H2Error, OSError)
+BROKEN = (GRPCError, StreamTerminatedError, ProtocolError, H2Error, DecodeError, OSError)
 """What calls over a session raise."""
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from longshore.errors import Conflict, System
@@ -56,8 +56,12 @@ class BuildJobs:
             self._forget(id, upload)
         await upload.read.wait()
 
-    async def brought(self, id: str) -> Body:
-        """What another request brings for the build of that id. Raises System if it does not come."""
+    @asynccontextmanager
+    async def brought(self, id: str) -> AsyncIterator[Body]:
+        """What another request brings for the build of that id, which is told when it is done with.
+
+        Raises System if it does not come.
+        """
         upload = self._uploads.setdefault(id, _Upload())
         try:
             async with asyncio.timeout(PATIENCE):
@@ -67,7 +71,11 @@ class BuildJobs:
         finally:
             self._forget(id, upload)
         upload.asked.set()
-        return upload.until_read()
+        assert upload.body is not None
+        try:
+            yield upload.body
+        finally:
+            upload.read.set()
 
     def _forget(self, id: str, upload: _Upload) -> None:
         if self._uploads.get(id) is upload:
@@ -82,12 +90,3 @@ class _Upload:
         self.here = asyncio.Event()
         self.asked = asyncio.Event()
         self.read = asyncio.Event()
-
-    async def until_read(self) -> Body:
-        """The body; who brought it is told of its end."""
-        assert self.body is not None
-        try:
-            async for chunk in self.body:
-                yield chunk
-        finally:
-            self.read.set()

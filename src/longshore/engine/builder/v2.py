@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from longshore.buildkit.progress import SolveProgress
@@ -87,19 +88,16 @@ async def _work(
     body: AsyncIterator[bytes],
     progress: SolveProgress,
 ) -> str:
-    try:
-        context: AsyncIterator[bytes] | None = None
+    options = replace(options, force_remove=True)  # BuildKit leaves no containers to be looked at.
+    async with AsyncExitStack() as held:
+        held.callback(progress.end)
+        context = None if options.remote else body
         if options.remote == UPLOAD:
-            context = await engine.build_jobs.brought(build_id)
+            context = await held.enter_async_context(engine.build_jobs.brought(build_id))
             options = replace(options, remote="")
-        elif not options.remote:
-            context = body
-        options = replace(options, force_remove=True)  # BuildKit leaves no containers to be looked at.
         image = await solve(engine, options, progress, context)
         await export(engine, image, [output], options.session, progress)
-        return image if output.kind in ("moby", "image") else ""
-    finally:
-        progress.end()
+    return image if output.kind in ("moby", "image") else ""
 
 
 def _failure(work: asyncio.Task[str]) -> Message | None:

@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from longshore.build.context import find_dockerfile
-from longshore.engine.builder.options import BuildOptions
 from longshore.engine.engine import Engine
 from longshore.engine.remove import container_remove
 from longshore.errors import Conflict, EngineError, NotFound
 from longshore.layers.difftar import ChunkReader
 from longshore.layers.remove import remove_tree
 from longshore.linux.mount import UnmountFlags, mount, umount
+
+if TYPE_CHECKING:
+    from longshore.engine.builder.options import BuildOptions
 
 _SMALL = 8 << 20
 """Bytes of an archive that may be unpacked in memory."""
@@ -81,6 +82,8 @@ class Workspace:
 
     def dockerfile(self, options: BuildOptions) -> bytes:
         """The Dockerfile in the context; b"" if it comes from elsewhere. Blocks. Raises InvalidParameter."""
+        from longshore.build.context import find_dockerfile
+
         return b"" if options.local_dockerfile else find_dockerfile(self.context, options.dockerfile)
 
     def close(self) -> None:
