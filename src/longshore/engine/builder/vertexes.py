@@ -84,6 +84,7 @@ class VertexStep(Step):
         super().__init__(output, stage)
         self._vertex = vertex
         self._base = base
+        self._sizes: dict[str, int] = {}
 
     def wrote(self, descriptor: int, data: bytes) -> None:
         self._vertex.log(data, descriptor)
@@ -103,11 +104,18 @@ class VertexStep(Step):
     def transfer(self, message: dict[str, Any]) -> None:
         """A pull or a download says how far it is."""
         self._base = False
+        id, what = str(message.get("id") or "download"), str(message["status"])
         detail = message.get("progressDetail") or {}
-        if id := message.get("id"):
-            done = message["status"] in ("Pull complete", "Already exists", "Download complete")
-            total = detail.get("total") or 0
-            self._vertex.status(f"{id} {message['status']}", detail.get("current") or 0, total, done=done)
+        current, total = detail.get("current") or 0, detail.get("total") or 0
+        self._sizes[id] = total or self._sizes.get(id, current)
+        if what == "Downloading":
+            self._vertex.status(id, current, total)
+        elif what == "Download complete":
+            self._vertex.status(id, self._sizes[id], self._sizes[id], done=True)
+        elif what == "Extracting":
+            self._vertex.status(f"extracting {id}", current, total)
+        elif what == "Pull complete":
+            self._vertex.status(f"extracting {id}", done=True)
 
 
 def failure_text(exc: BaseException) -> str:
