@@ -56,7 +56,7 @@ def test_ping(serve: Serve, version: str, method: str) -> None:
     assert headers["api-version"] == "1.50"
     assert headers["ostype"] == "linux"
     assert headers["docker-experimental"] == "false"
-    assert headers["builder-version"] == "1"
+    assert headers["builder-version"] == "2"
     assert headers["swarm"] == "inactive"
     assert headers["cache-control"] == "no-cache, no-store, must-revalidate"
 

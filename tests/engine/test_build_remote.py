@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from differential.builds import archive, build, error
-from engine.test_build import Files, builder, made, refused, text
+from engine.test_build import CLASSIC, Files, builder, made, refused, text
 from engine.test_pull_push import guarded
 from harness import Longshored, SessionPeer
 from harness.registry import PASSWORD, USER, Registry
@@ -251,13 +251,13 @@ def test_a_base_is_pulled_with_the_clients_credentials(
             assert peer.seen == [("credentials", guarded.address)]
         docker("rmi", "-f", "made:1", name)
         (tmp_path / "Dockerfile").write_text(dockerfile)
-        built = docker("build", "-t", "pulled", ".", cwd=tmp_path).stdout
+        built = docker("build", "-t", "pulled", ".", cwd=tmp_path, env=CLASSIC).stdout
         assert "Pulling from base" in built
-        assert "Pulling from base" not in docker("build", ".", cwd=tmp_path).stdout
-        assert "Image is up to date" in docker("build", "--pull", ".", cwd=tmp_path).stdout
+        assert "Pulling from base" not in docker("build", ".", cwd=tmp_path, env=CLASSIC).stdout
+        assert "Image is up to date" in docker("build", "--pull", ".", cwd=tmp_path, env=CLASSIC).stdout
         other = f"FROM --platform=linux/s390x {name}\n"
         (tmp_path / "Dockerfile").write_text(other)
-        assert docker("build", ".", cwd=tmp_path, check=False).returncode != 0
+        assert docker("build", ".", cwd=tmp_path, env=CLASSIC, check=False).returncode != 0
     finally:
         docker("logout", guarded.address)
         docker("rmi", "-f", name, "pulled", check=False)

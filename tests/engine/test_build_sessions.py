@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from differential.builds import archive, build, error
 from engine.test_build import builder, text
 from grpclib.const import Cardinality
 from harness import Client, Longshored, SessionPeer
+from harness.machine import mounts_under
 from harness.session import GET_SECRET, HEALTH
 
 from longshore.buildkit.proto import session_pb2 as pb
@@ -193,8 +199,8 @@ def test_answers_that_claim_to_be_huge(builder: Longshored) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [bytes(4096), b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 65536, b"\0\0\1\x99\0\0\0\0\0x" * 9],
-    ids=["no stream", "HTTP/1.1", "an endless frame", "unknown frames"],
+    [bytes(4096), b"\xff" * 65536, b"\0\0\1\x99\0\0\0\0\0x" * 9],
+    ids=["no stream", "an endless frame", "unknown frames"],
 )
 def test_a_session_that_speaks_no_http2(builder: Longshored, garbage: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
@@ -210,10 +216,79 @@ def test_a_session_that_speaks_no_http2(builder: Longshored, garbage: bytes) -> 
     assert Client(builder.socket, "").get("/_ping").status == 200
 
 
-def test_a_daemon_stops_although_a_session_is_open(fresh_daemon: Longshored) -> None:
-    with SessionPeer(fresh_daemon.socket, secrets={"a": b""}):
+@pytest.fixture(scope="module")
+def own(
+    root: None, busybox_archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Longshored, Path]]:
+    """A daemon of these tests' own, whose ssh leads to the directory given, and asks the agent first."""
+    place = tmp_path_factory.mktemp("ssh")
+    (place / "bin").mkdir()
+    ssh = place / "bin/ssh"
+    ssh.write_text(
+        f"""#!{sys.executable}
+import os, socket, sys
+agent = socket.socket(socket.AF_UNIX)
+agent.connect(os.environ["SSH_AUTH_SOCK"])
+agent.sendall(b"may I?")
+assert agent.recv(100) == b"yes", "the agent says no"
+assert "-oIdentityFile=none" in sys.argv and sys.argv[-2] == "git@example.org"
+os.execvp("sh", ["sh", "-c", sys.argv[-1].replace("'r.git'", "{place}/r")])
+"""
+    )
+    ssh.chmod(0o755)
+    daemon = Longshored(env={"PATH": f"{ssh.parent}:{os.environ['PATH']}:/usr/sbin:/sbin"})
+    try:
+        daemon.start()
+        daemon.load(busybox_archive)
+        yield daemon, place
+    finally:
+        daemon.destroy()
+        daemon.sweep()
+
+
+def test_repositories_are_fetched_with_the_clients_keys(own: tuple[Longshored, Path]) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+    daemon, place = own
+    _git("init", "-q", "-b", "main", str(place / "r"))
+    (place / "r/f").write_text("of the repository\n")
+    _git("-C", str(place / "r"), "add", "f")
+    _git("-C", str(place / "r"), "-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x")
+    step = archive("FROM busybox\nADD git@example.org:r.git /r\nRUN cat /r/f\n")
+    with SessionPeer(daemon.socket, agents={"default": lambda data: b"yes"}) as peer:
+        assert "of the repository" in text(build(daemon, step, session=peer.id))
+    with SessionPeer(daemon.socket, agents={"default": lambda data: b"no!"}) as peer:
+        assert "the agent says no" in error(build(daemon, step, session=peer.id))
+
+
+def _git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+
+def test_a_daemon_that_dies_leaves_no_secret(own: tuple[Longshored, Path]) -> None:
+    daemon, _ = own
+    step = archive("FROM busybox\nRUN --mount=type=secret,id=a --mount=type=ssh sleep 300\n")
+    lent: dict[str, Any] = {"secrets": {"a": SECRET}, "agents": {"default": bytes}}
+    with SessionPeer(daemon.socket, **lent) as peer, ThreadPoolExecutor() as pool:
+        building = pool.submit(build, daemon, step, session=peer.id)
+        _root_of_step(daemon)
+        assert [each for each in mounts_under(daemon.root) if "/secret-" in each]
+        daemon.kill()
+        with pytest.raises((OSError, HTTPException)):
+            building.result()
+    daemon.start()
+    deadline = time.monotonic() + 20
+    while [each for each in mounts_under(daemon.root) if "/builds/" in each]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not list((daemon.data_root / "builder/builds").iterdir())
+
+
+def test_a_daemon_stops_although_a_session_is_open(own: tuple[Longshored, Path]) -> None:
+    daemon, _ = own
+    with SessionPeer(daemon.socket, secrets={"a": b""}):
         began = time.monotonic()
-        fresh_daemon.stop()
+        daemon.stop()
         assert time.monotonic() - began < 4
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import grpclib.server
+from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
@@ -79,6 +80,15 @@ class SessionPeer:
         self._thread.join()
         self._loop.close()
 
+    def start(self) -> None:
+        """Be there without a connection, for `serve_on`."""
+        self._thread.start()
+
+    def serve_on(self, connection: socket.socket) -> None:
+        """Answer on a connection that is there already."""
+        connection.setblocking(False)
+        asyncio.run_coroutine_threadsafe(self._answer(connection), self._loop).result(30)
+
     def vanish(self) -> None:
         """Break the connection off."""
         if self._transport is not None:
@@ -125,8 +135,12 @@ class SessionPeer:
             assert more, head
             head += more
         assert head.startswith(b"HTTP/1.1 101 "), head
-        server = grpclib.server.Server([_Service(methods)])
-        self._transport, _ = await self._loop.connect_accepted_socket(server._protocol_factory, connection)
+        await self._answer(connection)
+
+    async def _answer(self, connection: socket.socket) -> None:
+        server = grpclib.server.Server([_Service(self.methods())])
+        factory = server._protocol_factory
+        self._transport, _ = await self._loop.connect_accepted_socket(factory, connection)
 
     async def _finish(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -241,3 +255,115 @@ def _content(given: bytes | str | None) -> bytes:
 
 def _new_id() -> str:
     return secrets.token_hex(12)
+
+
+class Caller:
+    """Calls the gRPC services that a daemon has on /grpc, as buildx does; a context manager."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.channel: _OneConnection | None = None
+
+    def __enter__(self) -> Caller:
+        self._thread.start()
+        self.run(self._connect())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, work: Any, timeout: float = 120) -> Any:
+        """Run a coroutine on the connection's loop, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def start(self, work: Any) -> Any:
+        """Begin a coroutine on the connection's loop; its future."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def leave(self) -> None:
+        """Break the connection off."""
+
+        async def abort() -> None:
+            if self.channel is not None and self.channel.transport is not None:
+                self.channel.transport.abort()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self.run(abort())
+
+    async def unary(
+        self, name: str, request: Any, reply: type, metadata: dict[str, str] | None = None
+    ) -> Any:
+        """One request, one reply. Raises GRPCError."""
+        assert self.channel is not None
+        method = UnaryUnaryMethod(self.channel, name, type(request), reply)
+        return await method(request, metadata=metadata)
+
+    async def streamed(self, name: str, request: Any, reply: type) -> list[Any]:
+        """One request, and all replies. Raises GRPCError."""
+        assert self.channel is not None
+        return await UnaryStreamMethod(self.channel, name, type(request), reply)(request)
+
+    async def tunnel(self, peer: SessionPeer) -> None:
+        """Bring the peer's session over this connection (Control.Session), until either ends it."""
+        assert self.channel is not None
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        method = StreamStreamMethod(
+            self.channel, "/moby.buildkit.v1.Control/Session", pb.BytesMessage, pb.BytesMessage
+        )
+        metadata = [("x-docker-expose-session-uuid", peer.id)]
+        metadata += [("x-docker-expose-session-grpc-method", name) for name in peer.methods()]
+        peer.serve_on(theirs)
+
+        async def outgoing(stream: Any) -> None:
+            while data := await self.loop.sock_recv(ours, 65536):
+                await stream.send_message(pb.BytesMessage(data=data))
+            await stream.end()
+
+        async with method.open(metadata=metadata) as stream:
+            await stream.send_request()
+            sending = asyncio.create_task(outgoing(stream))
+            try:
+                async for message in stream:
+                    await self.loop.sock_sendall(ours, message.data)
+            finally:
+                sending.cancel()
+                ours.close()
+
+    async def _connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        await self.loop.sock_connect(connection, str(self.socket_path))
+        head = b"POST /grpc HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+        await self.loop.sock_sendall(connection, head)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            more = await self.loop.sock_recv(connection, 1)
+            assert more, answer
+            answer += more
+        assert answer.startswith(b"HTTP/1.1 101 "), answer
+        self.channel = _OneConnection()
+        self.channel.transport, protocol = await self.loop.connect_accepted_socket(
+            self.channel._protocol_factory, connection
+        )
+        self.channel.protocol = protocol
+
+
+class _OneConnection(Channel):
+    """A channel over a connection that is there."""
+
+    def __init__(self) -> None:
+        super().__init__("localhost", 80)
+        self.transport: Any = None
+        self.protocol: Any = None
+
+    async def __connect__(self) -> Any:
+        return self.protocol

@@ -133,9 +133,9 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/build",
         build.post_build,
-        "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile "
-        "extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform pull q "
-        "remote rm securityopt session shmsize squash t target ulimits version",
+        "buildargs buildid cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares "
+        "dockerfile extrahosts forcerm isolation labels memory memswap networkmode nocache outputs platform "
+        "pull q remote rm securityopt session shmsize squash t target ulimits version",
     ),
     Route(
         "POST",
@@ -146,6 +146,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("POST", "/build/cancel", build.post_build_cancel, "id", since=(1, 31)),
     Route("POST", "/session", session.post_session, since=(1, 31), hijacks=True),
+    Route("POST", "/grpc", session.post_grpc, since=(1, 39), hijacks=True),
     # networks
     Route("GET", "/networks", networks.get_networks, "filters"),
     Route("GET", "/networks/", networks.get_networks, "filters"),

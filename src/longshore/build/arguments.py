@@ -73,5 +73,6 @@ class BuildArguments:
 
 
 def unused(given: Mapping[str, str | None], declared: set[str]) -> list[str]:
-    """Arguments of the request that no ARG asks for."""
-    return [name for name in given if name not in declared and name not in BUILT_IN]
+    """Arguments of the request that no ARG asks for, nor the builder itself."""
+    known = declared | BUILT_IN
+    return [name for name in given if name not in known and not name.startswith("BUILDKIT_")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import signal
 from contextlib import suppress
@@ -94,10 +95,13 @@ def checked_commit(text: str) -> str:
     return text.lower()
 
 
-async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) -> Path:
+async def checkout(
+    source: GitSource, directory: Path, *, keep_git_dir: bool, agent: Path | None = None
+) -> Path:
     """Check the repository out in the empty `directory`; the part of it that was asked for.
 
-    Raises System with git's own words, InvalidParameter for a directory that is not in it.
+    `agent`: the socket of an SSH agent, whose keys then go instead of this machine's own. Raises System with
+    git's own words, InvalidParameter for a directory that is not in it.
     """
     if shutil.which("git") is None:
         raise System("unable to find git: install git on the machine of the daemon")
@@ -105,7 +109,7 @@ async def checkout(source: GitSource, directory: Path, *, keep_git_dir: bool) ->
     home.mkdir(mode=0o700)
 
     async def git(*arguments: str) -> str:
-        return await _git(directory, home, *arguments)
+        return await _git(directory, home, *arguments, agent=agent)
 
     await git("init", "-q")
     await git("remote", "add", "origin", source.remote)
@@ -159,7 +163,7 @@ def _part(directory: Path, inside: str) -> Path:
         os.close(part)
 
 
-async def _git(directory: Path, home: Path, *arguments: str) -> str:
+async def _git(directory: Path, home: Path, *arguments: str, agent: Path | None) -> str:
     """Run git without anybody's settings; what it says. It ends with the task that waits for it.
 
     Raises System.
@@ -176,6 +180,14 @@ async def _git(directory: Path, home: Path, *arguments: str) -> str:
         "GIT_LFS_SKIP_SMUDGE": "1",
         "LC_ALL": "C",
     }
+    if agent is not None:
+        # Whoever answers first is who the host is, as for BuildKit, which asks it for its keys beforehand.
+        hosts = shlex.quote(f"UserKnownHostsFile={home / 'known_hosts'}")
+        environment["GIT_SSH_COMMAND"] = (
+            "ssh -F /dev/null -oBatchMode=yes -oIdentityFile=none "
+            f"-oStrictHostKeyChecking=accept-new -o{hosts}"
+        )
+        environment["SSH_AUTH_SOCK"] = str(agent)
     process = await asyncio.create_subprocess_exec(
         "git",
         *_SAFE,

@@ -17,6 +17,8 @@ class Stage:
     index: int
     begin: From
     instructions: list[Instruction] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    """The lines of the Dockerfile in which FROM and the instructions begin, as far as they come from it."""
 
 
 @dataclass
@@ -37,9 +39,10 @@ def read_program(dockerfile: Dockerfile) -> Program:
         try:
             instruction = read_instruction(node)
             if isinstance(instruction, From):
-                stages.append(Stage(len(stages), instruction))
+                stages.append(Stage(len(stages), instruction, lines=[node.line]))
             elif stages:
                 stages[-1].instructions.append(instruction)
+                stages[-1].lines.append(node.line)
             elif isinstance(instruction, Arg):
                 arguments.append(instruction)
             else:

@@ -167,10 +167,11 @@ async def uploaded(session: Session, path: str) -> AsyncIterator[bytes]:
         raise Unavailable(f"the client's session does not offer {_PULL}")
     method = StreamStreamMethod(session.channel, _PULL, pb.BytesMessage, pb.BytesMessage)
     try:
-        async with method.open(metadata={"urlpath": path}) as stream:
-            await stream.send_request()
+        metadata = {"urlpath": path, "urlhost": "buildkit-session"}
+        async with method.open(metadata=metadata) as stream:
+            # Go's server resets a call that it has answered and whose client may still send.
+            await stream.send_request(end=True)
             async for message in stream:
                 yield message.data
-            await stream.end()
     except BROKEN as exc:
         raise translate(exc, f"upload {path}") from exc

@@ -10,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel, Handler, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
+from h2.exceptions import H2Error
 
 from longshore.buildkit.proto import session_pb2 as pb
 from longshore.buildkit.transport import LimitedProtocol, start_protocol
@@ -27,6 +29,9 @@ HEALTH_TIMEOUT = 15.0
 HEALTH_FAILURES = 2
 
 _MOST_SESSIONS = 1000
+
+BROKEN = (GRPCError, StreamTerminatedError, ProtocolError, H2Error, DecodeError, OSError)
+"""What calls over a session raise."""
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +82,7 @@ class Session:
             except GRPCError as exc:
                 # Who has no such service answers all the same.
                 failures = 0 if exc.status is Status.UNIMPLEMENTED else failures + 1
-            except (TimeoutError, OSError, StreamTerminatedError, ProtocolError):
+            except BROKEN:  # TimeoutError is an OSError.
                 failures += 1
         log.warning("session %s: the client does not answer", self.id)
 
@@ -154,7 +159,3 @@ def translate(exc: BaseException, doing: str) -> EngineError:
             kind = InvalidParameter
         return kind(f"{doing}: {message}")
     return Unavailable(f"{doing}: the client's session ended: {str(exc) or type(exc).__name__}")
-
-
-BROKEN = (GRPCError, StreamTerminatedError, ProtocolError, OSError)
-"""What calls over a session raise."""

@@ -63,6 +63,8 @@ def warn_of_ignored(config: Config) -> None:
     for directive in directives():
         if directive.option.ignored and getattr(config, directive.attribute) != directive.default:
             log.warning("%s has no effect: %s", directive.key, directive.option.ignored)
+    for name in config.features.keys() - {"buildkit"}:
+        log.warning("features: %s has no effect: it is none of this daemon's", name)
 
 
 def _read(path: str, *, required: bool) -> dict[str, Any]:

@@ -113,12 +113,7 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
     experimental: Annotated[bool, Option("Enable experimental features")] = False
     features: Annotated[
         dict[str, bool],
-        Option(
-            "Enable feature in the daemon",
-            "feature",
-            reload=True,
-            ignored="none of dockerd's features is optional here",
-        ),
+        Option("Enable feature in the daemon: buildkit is the one there is", "feature", reload=True),
     ] = {}
     labels: Annotated[list[str], Option("Set key=value labels to the daemon", "label", reload=True)] = []
     live_restore: Annotated[

@@ -30,6 +30,8 @@ from longshore.volumes.service import VolumeService
 if TYPE_CHECKING:
     from longshore.buildkit.sessions import SessionManager
     from longshore.engine.builder.cachemounts import CacheMounts
+    from longshore.engine.builder.control import BuildKit
+    from longshore.engine.builder.jobs import BuildJobs
     from longshore.engine.exec import Exec
     from longshore.images.registry.service import RegistryService
 
@@ -73,6 +75,20 @@ class Engine:
         from longshore.engine.builder.cachemounts import CacheMounts
 
         return CacheMounts()
+
+    @cached_property
+    def build_jobs(self) -> BuildJobs:
+        """The builds under way that other requests refer to."""
+        from longshore.engine.builder.jobs import BuildJobs
+
+        return BuildJobs()
+
+    @cached_property
+    def buildkit(self) -> BuildKit:
+        """BuildKit's services, for clients that speak gRPC."""
+        from longshore.engine.builder.control import BuildKit
+
+        return BuildKit(self)
 
     @cached_property
     def sessions(self) -> SessionManager:

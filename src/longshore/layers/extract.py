@@ -111,6 +111,22 @@ class Extractor:
         else:
             raise InvalidParameter(f"unhandled tar header type {kind[0]}")
 
+    def begin_file(self, entry: TarEntry) -> int:
+        """Make the regular file of `entry`, whose content the caller writes; the descriptor to write to.
+
+        It ends with `finish_file`. Raises FileExistsError, InvalidParameter.
+        """
+        parent, _, base = clean(entry.name).rpartition("/")
+        return os.open(base, _NEW_FILE, 0o600, dir_fd=self._directory(parent))
+
+    def finish_file(self, entry: TarEntry, file: int) -> None:
+        """Give a file that is written its owner, mode, attributes and times. Closes nothing."""
+        os.fchown(file, *self._ids.to_host(entry.uid, entry.gid))
+        os.fchmod(file, entry.mode)
+        if entry.xattrs:
+            _set_xattrs(file, entry)
+        os.utime(file, ns=(entry.mtime, entry.mtime))
+
     def _file(self, entry: TarEntry, parent: int, base: str, content: Iterator[bytes] | bytes) -> None:
         file = os.open(base, _NEW_FILE, 0o600, dir_fd=parent)
         try:
@@ -118,16 +134,12 @@ class Extractor:
                 _write_sparse(file, entry, content)
             elif isinstance(content, bytes):
                 if content:
-                    _write(file, content)
+                    write_all(file, content)
             else:
                 for chunk in content:
-                    _write(file, chunk)
+                    write_all(file, chunk)
             self.size += entry.real_size
-            os.fchown(file, *self._ids.to_host(entry.uid, entry.gid))
-            os.fchmod(file, entry.mode)
-            if entry.xattrs:
-                _set_xattrs(file, entry)
-            os.utime(file, ns=(entry.mtime, entry.mtime))
+            self.finish_file(entry, file)
         finally:
             os.close(file)
 
@@ -294,7 +306,8 @@ def clean(name: str, complaint: str = "") -> str:
     return path
 
 
-def _write(file: int, chunk: bytes) -> None:
+def write_all(file: int, chunk: bytes) -> None:
+    """write(2), until all is written."""
     written = os.write(file, chunk)
     while written < len(chunk):
         chunk = chunk[written:]
@@ -311,7 +324,7 @@ def _write_sparse(file: int, entry: TarEntry, content: Iterator[bytes] | bytes) 
         while left:
             chunk = chunk or next(chunks)
             part = chunk[:left]
-            _write(file, part)
+            write_all(file, part)
             chunk, left = chunk[len(part) :], left - len(part)
 
 

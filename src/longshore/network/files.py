@@ -43,18 +43,18 @@ def upstream_servers(controller: NetworkController, sandbox: Sandbox) -> list[st
 def _hosts(controller: NetworkController, sandbox: Sandbox) -> str:
     options = sandbox.options
     if options.host:
-        return host_mode_hosts_file(options.extra_hosts, _host_gateways(controller))
+        return host_mode_hosts_file(options.extra_hosts, host_gateways(controller))
     return hosts_file(
         hostname=options.hostname,
         domainname=options.domainname,
         extra_hosts=options.extra_hosts,
-        host_gateways=_host_gateways(controller),
+        host_gateways=host_gateways(controller),
         links=options.links,
         endpoints=[endpoint for endpoint in sandbox.endpoints if not endpoint.gateway_service],
     )
 
 
-def _host_gateways(controller: NetworkController) -> list[str]:
+def host_gateways(controller: NetworkController) -> list[str]:
     """The addresses that `host-gateway` means: as configured, else the default bridge's."""
     if controller.config.host_gateway_ips:
         return controller.config.host_gateway_ips

@@ -14,6 +14,7 @@ from longshore.types.codec import decode
 
 if TYPE_CHECKING:
     from longshore.engine.builder.options import BuildOptions
+    from longshore.engine.builder.solve import Output
     from longshore.engine.engine import Engine
     from longshore.types.container import HostConfig
     from longshore.types.registry import AuthConfig
@@ -22,11 +23,18 @@ T = TypeVar("T")
 
 
 async def post_build(engine: Engine, request: Request) -> Response:
-    """docker build, without BuildKit"""
-    from longshore.engine.builder.build import image_build
-
+    """docker build, with the classic builder or, with version=2, BuildKit"""
     options = _options(engine, request)
-    progress = await request.connection.while_here(image_build(engine, options, aiter(request.body)))
+    if query.string(request, "version") == "2":
+        from longshore.engine.builder.v2 import image_solve
+
+        id, outputs = query.string(request, "buildid"), _outputs(request)
+        messages = image_solve(engine, options, id, outputs, aiter(request.body))
+    else:
+        from longshore.engine.builder.build import image_build
+
+        messages = image_build(engine, options, aiter(request.body))
+    progress = await request.connection.while_here(messages)
     return await progress_response(progress, errors_in_stream=True)
 
 
@@ -44,9 +52,11 @@ async def post_build_prune(engine: Engine, request: Request) -> Response:
 
 
 async def post_build_cancel(engine: Engine, request: Request) -> Response:
-    """Cancel a build of BuildKit's, of which there is none; others end with their client"""
-    if not query.string(request, "id"):
+    """Cancel a build of BuildKit's; others end with their client"""
+    id = query.string(request, "id")
+    if not id:
         raise InvalidParameter("build ID not provided")
+    engine.build_jobs.cancel(id)
     return no_content()
 
 
@@ -79,24 +89,28 @@ def _options(engine: Engine, request: Request) -> BuildOptions:
 
 def _refuse(engine: Engine, request: Request) -> None:
     version = query.string(request, "version")
-    if version == "2":
-        raise InvalidParameter(
-            "BuildKit is not part of this engine: set DOCKER_BUILDKIT=0 to build with the classic builder, "
-            "which understands the whole Dockerfile language, "
-            "or run a BuildKit of your own with `docker buildx create`"
-        )
-    if version not in ("", "1"):
+    if version not in ("", "1", "2"):
         raise InvalidParameter(f'invalid version "{version}"')
     if (isolation := query.string(request, "isolation").lower()) not in ("", "default"):
         raise InvalidParameter(f'Unsupported isolation: "{isolation}"')
+    if query.boolean(request, "squash") and version == "2":
+        raise InvalidParameter("squash is not supported by BuildKit")
     if query.boolean(request, "squash") and not engine.config.experimental:
         raise InvalidParameter("squash is only supported with experimental mode")
-    if query.string(request, "outputs") not in ("", "null", "[]"):
+    if version != "2" and query.string(request, "outputs") not in ("", "null", "[]"):
         raise InvalidParameter("outputs need BuildKit: build an image, and take files out with docker cp")
     if request.query.get("securityopt") and _json(request, "securityopt", "security options", list[str]):
         raise InvalidParameter(
             "The daemon on this platform does not support setting security options on build"
         )
+
+
+def _outputs(request: Request) -> list[Output]:
+    from longshore.engine.builder.solve import Output
+    from longshore.types.build import ImageBuildOutput
+
+    found = _json(request, "outputs", "outputs", list[ImageBuildOutput]) or []
+    return [Output(each.Type, each.Attrs or {}) for each in found]
 
 
 def _host_config(request: Request) -> HostConfig:

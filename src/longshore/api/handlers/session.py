@@ -25,6 +25,11 @@ async def post_session(engine: Engine, request: Request) -> None:
     await engine.sessions.serve(session, hijack_h2c(request), _health(request))
 
 
+async def post_grpc(engine: Engine, request: Request) -> None:
+    """docker buildx: BuildKit's services"""
+    await engine.buildkit.serve(hijack_h2c(request))
+
+
 def _health(request: Request) -> float:
     """Seconds between questions for the client's health, if it wants them to be others than usual."""
     text = request.headers.get("x-buildkit-session-health-custom-timeout", "")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 async def get_ping(engine: Engine, request: Request) -> Response:
     """docker's first question: is anybody there, and which API do you speak"""
     headers = {
-        "Builder-Version": "1",  # the classic builder; a client would use BuildKit with 2
+        # Which builder a client should use that has both: 2 is BuildKit, 1 the classic one.
+        "Builder-Version": "2" if engine.config.features.get("buildkit", True) else "1",
         "Cache-Control": "no-cache, no-store, must-revalidate",
         "Pragma": "no-cache",
         "Swarm": "inactive",

@@ -8,10 +8,11 @@ import io
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from longshore.build.arguments import BuildArguments, unused
-from longshore.build.context import DEFAULT_DOCKERFILE, find_dockerfile, unpack_context
+from longshore.build.context import DEFAULT_DOCKERFILE, unpack_context
 from longshore.build.dockerfile import parse
 from longshore.build.instructions import Arg, Instruction
 from longshore.build.shell import expand_word
@@ -36,6 +37,7 @@ from longshore.images.reference import parse as parse_reference
 
 if TYPE_CHECKING:
     from longshore.buildkit.sessions import Session
+    from longshore.engine.builder.namedcontexts import NamedContexts
 
 _MOST_HELD_BACK = 10_000
 """Messages of a quiet build that are kept for the case that it fails."""
@@ -55,7 +57,7 @@ async def image_build(
     held = ExitStack()
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
-        content = await _fetch(engine, options, body, space)
+        content = await fetch_context(engine, options, body, space)
         name = options.dockerfile or DEFAULT_DOCKERFILE
         program = await evaluated(len(content), lambda: read_program(parse(content, name)))
         build = Build(engine, options, space, program, list(dict.fromkeys(tags)))
@@ -75,16 +77,27 @@ class Build:
         space: Workspace,
         program: Program,
         tags: list[Reference],
+        output: BuildOutput | None = None,
+        load_context: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        named: NamedContexts | None = None,
     ) -> None:
+        """`load_context` fills the workspace's context; None: it is there."""
         self.engine = engine
         self.options = options
         self.space = space
         self.program = program
-        self.output = BuildOutput()
+        self.output = output or BuildOutput()
         self.arguments = BuildArguments(options.arguments, platform_arguments(options.platform))
         self.steps = 0
         self.image = ""
         """What came of it, in the end."""
+        self.failed_line = 0
+        """Where in the Dockerfile it failed first; 0 if it did not, or not at a place there."""
+        self._load_context = load_context
+        self._named = named
+        if named is not None:
+            named.apply(program)
+        self._context: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
@@ -143,12 +156,26 @@ class Build:
 
     async def base_image(self, name: str, platform: str, say: Say) -> str:
         """The id of the image that a FROM or a COPY names, pulled if need be. Raises NotFound, System."""
+        if self._named is not None:
+            name = self._named.image(name)
         key = (name, platform)
         if key not in self._pulls:
             from longshore.engine.builder.base import find_base
 
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
+
+    async def context(self) -> Path:
+        """The build context, which is fetched when the first step takes something from it."""
+        if self._load_context is not None:
+            if self._context is None:
+                self._context = asyncio.create_task(self._load_context(), name="build context")
+            await asyncio.shield(self._context)
+        return self.space.context
+
+    async def named_root(self, name: str) -> Path | None:
+        """The directory that the client calls `name`, if it offers one of that name."""
+        return await self._named.root(name) if self._named is not None and name else None
 
     async def session(self) -> Session | None:
         """The client's session, waited for if it is still to connect; None if there is to be none.
@@ -163,26 +190,38 @@ class Build:
         """Do something while the build goes on, at the end of which it is waited for."""
         self._beside.append(self.engine.spawn(work, "part of a build"))
 
-    async def _work(self) -> None:
+    async def solve(self) -> str:
+        """Run the build; the image that comes of it. When this returns or raises, nothing of it goes on."""
         try:
-            await self._build()
-        except asyncio.CancelledError:
-            raise
-        except Exception as exc:
-            self._show_failure(exc)
+            return await self._build()
         finally:
-            tasks = [*self._runs.values(), *self._pulls.values()]
+            context: list[asyncio.Task[Any]] = [self._context] if self._context is not None else []
+            if self._named is not None:
+                context += self._named.tasks()
+            tasks: list[asyncio.Task[Any]] = [*self._runs.values(), *self._pulls.values(), *context]
             for task in tasks:
                 task.cancel()
             try:
                 await settled(tasks)
             finally:
                 await settled(self._beside)
-                self.output.end()
 
-    async def _build(self) -> None:
+    async def _work(self) -> None:
+        try:
+            image = await self.solve()
+            await asyncio.to_thread(self._name, image)
+            self._finish(image)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            self._show_failure(exc)
+        finally:
+            self.output.end()
+
+    async def _build(self) -> str:
         if self.program.warnings:
-            self._tell("\x1b[91m" + "\n".join(self.program.warnings) + "\n\x1b[0m")
+            warnings = "\n".join(self.program.warnings)
+            self.output.warn(warnings, f"\x1b[91m{warnings}\n\x1b[0m")
         text = sum(len(each.text) for each in self.program.arguments)
         text += sum(len(stage.begin.text) for stage in self.program.stages)
         await evaluated(text, self._plan)
@@ -204,9 +243,7 @@ class Build:
             base = self._bases.get(self._target.index, "")
             image = await to_its_end(lambda: squash_image(self.engine, image_before, base))
             self.output.say({"id": "moby.image.id", "aux": {"ID": image}})
-        await settled(self._beside)
-        await asyncio.to_thread(self._name, image)
-        self._finish(image)
+        return image
 
     def _start(self, stage: Stage) -> None:
         self.output.expect(stage.index)
@@ -253,7 +290,8 @@ class Build:
             every += stage.instructions
         declared = {name for each in every if isinstance(each, Arg) for name, _ in each.args}
         if left := unused(self.options.arguments, declared | platform_arguments("").keys()):
-            self._tell(f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n")
+            text = f"One or more build-args [{' '.join(left)}] were not consumed"
+            self.output.warn(text, f"[Warning] {text}\n")
 
     def _name(self, image: str) -> None:
         for reference in self._tags:
@@ -314,7 +352,7 @@ def _tag(name: str) -> Reference:
     return reference
 
 
-async def _fetch(
+async def fetch_context(
     engine: Engine, options: BuildOptions, body: AsyncIterator[bytes], space: Workspace
 ) -> bytes:
     """Fill the workspace's context; the content of the Dockerfile. Raises InvalidParameter."""
@@ -328,7 +366,7 @@ async def _fetch(
         archive = cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
         ids = engine.layers.ids
         space.fill(archive, lambda stream: unpack_context(stream, space.context, ids, reader.check))
-        return find_dockerfile(space.context, options.dockerfile)
+        return space.dockerfile(options)
 
     try:
         return await to_its_end(work, cancel=reader.cancel, begin=in_own_thread)

@@ -117,7 +117,9 @@ async def _origin(stage: StageRun, wanted: _Wanted, views: ExitStack) -> tuple[P
     """The root that files come from, and whether their owners are kept."""
     name = wanted.instruction.origin
     if not name:
-        return stage.build.space.context, False
+        return await stage.build.context(), False
+    if (named := await stage.build.named_root(name)) is not None:
+        return named, False
     index = stage.stage.index
     if name.lower() == stage.stage.begin.name or name == str(index):
         raise InvalidParameter(f"invalid from flag value {name}: refers to current build stage")

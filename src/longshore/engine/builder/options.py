@@ -19,6 +19,8 @@ class BuildOptions:
     platform: str = ""
     quiet: bool = False
     no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
+    """Stages, by name, whose steps are not looked for in the cache."""
     pull: bool = False
     squash: bool = False
     remove: bool = True
@@ -34,3 +36,9 @@ class BuildOptions:
     """For pulls, by the registry's name."""
     session: str = ""
     """The session of the client that may be asked for secrets, agents, files and credentials."""
+    contexts: dict[str, str] = field(default_factory=dict)
+    """Further contexts by name, as BuildKit's clients write them: `docker-image://…`, `local:…`."""
+    local_dockerfile: bool = False
+    """The Dockerfile is the client's, although the context is elsewhere."""
+    entitlements: frozenset[str] = frozenset()
+    """What steps may ask for beyond the ordinary, as BuildKit calls it: `network.host`."""

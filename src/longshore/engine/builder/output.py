@@ -1,4 +1,7 @@
-"""What a build says. Stages run beside each other; the client reads them one after the other."""
+"""What a build says. Stages run beside each other; the client reads them one after the other.
+
+This is the classic builder's text. What BuildKit's clients read instead is `vertexes.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,37 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from longshore.build.instructions import Instruction
+
 Message = dict[str, Any]
 
 _AHEAD = 256
 """Messages that may wait, for the client or for a stage's turn, before output is no longer read."""
+
+
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
+
+
+class Step:
+    """One instruction under way. The classic text tells of a step by the stage's other messages."""
+
+    def __init__(self, output: BuildOutput, stage: int) -> None:
+        self.output = output
+        self.stage = stage
+
+    def wrote(self, descriptor: int, data: bytes) -> None:
+        """Its command wrote something to stdout (1) or stderr (2)."""
+        text = data.decode("utf-8", "replace")
+        self.output.say({"stream": f"{_RED}{text}{_PLAIN}" if descriptor == 2 else text}, self.stage)
+
+    def cached(self) -> None:
+        """What it makes was there."""
+
+    def complete(self) -> None:
+        """It is done."""
+
+    def fail(self, exc: BaseException) -> None:
+        """It came to nothing, or was not let to its end."""
 
 
 class BuildOutput:
@@ -26,6 +56,18 @@ class BuildOutput:
     def expect(self, stage: int) -> None:
         """The stage will have something to say."""
         self._held = dict(sorted({**self._held, stage: []}.items()))
+
+    def base(self, stage: int, name: str) -> Step:
+        """The stage gets its base image."""
+        return Step(self, stage)
+
+    def step(self, stage: int, instruction: Instruction, *, trigger: bool = False) -> Step:
+        """The stage begins with an instruction, or with a trigger of its base image."""
+        return Step(self, stage)
+
+    def warn(self, text: str, told: str) -> None:
+        """Something is not as it should be: `text` in a few words, `told` as the classic builder tells it."""
+        self.say({"stream": told})
 
     def say(self, message: Message, stage: int | None = None) -> None:
         """Queue a message; one of a stage waits for the stage's turn."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,15 +60,30 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
     else:
         raise InvalidParameter(f"remoteURL ({options.remote}) could not be recognized as URL")
 
-    return await to_its_end(lambda: find_dockerfile(space.context, options.dockerfile))
+    return await to_its_end(lambda: space.dockerfile(options))
 
 
 async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Source:
     """A repository as a source of ADD."""
     place = await asyncio.to_thread(stage.build.space.fresh, "git")
     kept = keep_git_dir if git.keep_git_dir is None else git.keep_git_dir
-    part = await checkout(git, place, keep_git_dir=kept)
+    async with AsyncExitStack() as held:
+        agent = await _agent(stage, held) if git.remote.startswith(("git@", "ssh://")) else None
+        part = await checkout(git, place, keep_git_dir=kept, agent=agent)
     return (await asyncio.to_thread(find_sources, part, ["."], []))[0]
+
+
+async def _agent(stage: StageRun, held: AsyncExitStack) -> Path | None:
+    """The socket of the SSH agent that the client lends, if it lends one; `held` takes it away."""
+    session = await stage.build.session()
+    if session is None:
+        return None
+    from longshore.buildkit.requests import forwarded_agent, has_agent
+
+    if not await has_agent(session, "default"):
+        return None
+    place = await asyncio.to_thread(stage.build.space.fresh, "ssh")
+    return await held.enter_async_context(forwarded_agent(session, "default", place, (0, 0), 0o600))
 
 
 async def add_url(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from longshore.build.dockerfile import Heredoc, heredoc
 from longshore.build.instructions import Run
 from longshore.containers.container import Container
-from longshore.engine.builder.output import BuildOutput
+from longshore.engine.builder.output import BuildOutput, Step
 from longshore.engine.builder.runmounts import RunMounts
 from longshore.engine.create import container_create, new_container_id
 from longshore.engine.remove import container_remove
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
-
 
 class CommandFailed(System):
     """The command of a step ended with another code than 0."""
 
     def __init__(self, command: list[str], code: int) -> None:
         super().__init__(f"The command '{' '.join(command)}' returned a non-zero code: {code}")
+        self.command = command
         self.code = code
 
 
@@ -86,12 +85,13 @@ def _command_words(instruction: Run) -> tuple[list[str], Heredoc | None]:
 
 
 def _network(stage: StageRun, instruction: Run) -> str:
-    asked = stage.build.options.host_config.NetworkMode
+    options = stage.build.options
+    asked = options.host_config.NetworkMode
     if instruction.network == "none":
         return "none"
-    if instruction.network == "host" and asked != "host":
+    if instruction.network == "host" and asked != "host" and "network.host" not in options.entitlements:
         raise InvalidParameter("network.host is not allowed")
-    return asked
+    return instruction.network if instruction.network == "host" else asked
 
 
 def _container_config(config: Config, command: list[str], arguments: list[str]) -> Config:
@@ -158,7 +158,7 @@ async def _remove(stage: StageRun, id: str) -> None:
 async def _run(stage: StageRun, container: Container, command: list[str]) -> None:
     """Run the container to its end, showing its output."""
     streams = stage.engine.streams_of(container)
-    shown = _Shown(stage.build.output, stage.stage.index)
+    shown = _Shown(stage.build.output, stage.step)
     ended = container.wait("next-exit")
     output = asyncio.create_task(streams.attach(shown, stdin=False, stdout=True, stderr=True, tty=False))
     try:
@@ -188,11 +188,11 @@ def _layer(stage: StageRun, container: Container) -> Layer | None:
 
 
 class _Shown:
-    """Stands where an attached client would, and turns a container's output into messages."""
+    """Stands where an attached client would, and hands a container's output on."""
 
-    def __init__(self, output: BuildOutput, stage: int) -> None:
+    def __init__(self, output: BuildOutput, step: Step) -> None:
         self._output = output
-        self._stage = stage
+        self._step = step
 
     async def read(self) -> bytes:
         """A client that never says anything."""
@@ -201,11 +201,8 @@ class _Shown:
 
     async def write(self, data: bytes) -> None:
         """One frame of the multiplexed stream: eight bytes of header, the text."""
-        text = data[8:].decode("utf-8", "replace")
-        if data[0] == 2:
-            text = f"{_RED}{text}{_PLAIN}"
-        await self._output.room(self._stage)
-        self._output.say({"stream": text}, self._stage)
+        await self._output.room(self._step.stage)
+        self._step.wrote(data[0], data[8:])
 
     async def write_eof(self) -> None:
         """Nothing to do."""

@@ -128,8 +128,10 @@ class RunMounts:
             case "cache":
                 await self._prepare_cache(mount)
             case "bind":
-                root = await self._origin(mount.origin)
-                await to_its_end(lambda: self._bind(mount, root))
+                named = await self._stage.build.named_root(mount.origin)
+                root = named or await self._origin(mount.origin)
+                fetched = named is not None or not mount.origin
+                await to_its_end(lambda: self._bind(mount, root, fetched=fetched))
 
     async def _prepare_cache(self, mount: Mount) -> None:
         engine = self._stage.engine
@@ -144,7 +146,7 @@ class RunMounts:
         """The root that a bind takes from: the context, a stage's or an image's file system."""
         stage = self._stage
         if not name:
-            return stage.build.space.context
+            return await stage.build.context()
         earlier = find_stage(stage.build.program.stages[: stage.stage.index], name)
         if earlier is not None:
             id = await stage.build.result(earlier)
@@ -157,8 +159,9 @@ class RunMounts:
         view = stage.engine.layers.view(chain)
         return await to_its_end(lambda: self._held.enter_context(view))
 
-    def _bind(self, mount: Mount, root: Path) -> None:
-        if not mount.origin:
+    def _bind(self, mount: Mount, root: Path, *, fetched: bool) -> None:
+        """`fetched`: from the context or another that is known by its content."""
+        if fetched:
             self._marks.append(find_sources(root, [mount.source or "."], [])[0].hash)
         directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -172,7 +175,7 @@ class RunMounts:
             is_directory = stat.S_ISDIR(os.fstat(file).st_mode)
         finally:
             os.close(file)
-        if not mount.read_only and not mount.origin:
+        if not mount.read_only and fetched:
             path = self._writable(path, is_directory=is_directory)
         self._add_bind(path, mount)
 

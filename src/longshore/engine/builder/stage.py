@@ -25,7 +25,7 @@ from longshore.build.stages import Stage, find_stage
 from longshore.build.state import StageState
 from longshore.engine.bridges import evaluated, to_its_end, while_wanted
 from longshore.engine.builder.commit import commit_step, image_config
-from longshore.engine.builder.output import Message
+from longshore.engine.builder.output import Message, Step
 from longshore.engine.workdir import setup_working_directory
 from longshore.errors import InvalidParameter
 from longshore.layers.store import Layer
@@ -47,7 +47,10 @@ class StageRun:
         outside = build.arguments.outside
         self.state = StageState(BuildArguments(build.options.arguments, outside), build.program.escape)
         self._number = first
+        self._at = 0
         self._containers: list[str] = []
+        self.step = Step(build.output, stage.index)
+        """What is told of the instruction under way."""
 
     async def run(self) -> str:
         """The id of the stage's image; "" if there is none, as for an empty stage of nothing."""
@@ -56,21 +59,31 @@ class StageRun:
             await self._begin(self.stage.begin)
             self._show_image()
             for instruction in self.stage.instructions:
+                self._at += 1
                 self._announce(instruction.text)
                 await self.dispatch(instruction)
                 self._show_image()
             if self.state.image_id:
                 self.say({"aux": {"ID": self.state.image_id}})
             return self.state.image_id
+        except Exception:
+            if self._at < len(self.stage.lines):
+                self.build.failed_line = self.build.failed_line or self.stage.lines[self._at]
+            raise
         finally:
             self.build.output.stage_ended(self.stage.index)
 
-    async def dispatch(self, instruction: Instruction) -> None:
-        """Do what an instruction says. Raises EngineError."""
+    async def dispatch(self, instruction: Instruction, *, trigger: bool = False) -> None:
+        """Do what an instruction says, or a trigger of the base image. Raises EngineError."""
         succeeded = False
+        self.step = self.build.output.step(self.stage.index, instruction, trigger=trigger)
         try:
             await self._dispatch(instruction)
+            self.step.complete()
             succeeded = True
+        except BaseException as exc:
+            self.step.fail(exc)
+            raise
         finally:
             options = self.build.options
             if options.force_remove or (options.remove and succeeded):
@@ -120,9 +133,12 @@ class StageRun:
 
     async def use_cache(self, step: Config) -> bool:
         """Go on from the image that this very step made before, if it did."""
+        if self.stage.begin.name and self.stage.begin.name in self.build.options.no_cache_stages:
+            return False
         found = await self.build.cache.find(self.state.image_id, step)
         if found:
             self.tell(" ---> Using cache\n")
+            self.step.cached()
             self.state.image_id = found
         return bool(found)
 
@@ -207,7 +223,7 @@ class StageRun:
             id = await self.build.result(earlier)
             self.state.arguments.inherit(self.build.arguments_of(earlier))
         elif name != SCRATCH:
-            id = await self.build.base_image(name, platform, self.say)
+            id = await self._base_image(name, platform)
         self.build.note_base(self.stage, id)
         if id:
             config = image_config(self.engine.images.images.get(id))
@@ -216,7 +232,17 @@ class StageRun:
             plural = "s" if len(triggers) > 1 else ""
             self.tell(f"# Executing {len(triggers)} build trigger{plural}\n")
         for trigger in triggers:
-            await self.dispatch(_read_trigger(trigger, self.build.program.escape))
+            await self.dispatch(_read_trigger(trigger, self.build.program.escape), trigger=True)
+
+    async def _base_image(self, name: str, platform: str) -> str:
+        self.step = self.build.output.base(self.stage.index, name)
+        try:
+            id = await self.build.base_image(name, platform, self.say)
+        except BaseException as exc:
+            self.step.fail(exc)
+            raise
+        self.step.complete()
+        return id
 
     def _announce(self, text: str) -> None:
         self.tell(f"Step {self._number}/{self.build.steps} : {text}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from longshore.engine.engine import Engine
 from longshore.engine.remove import container_remove
@@ -24,8 +24,13 @@ from longshore.layers.difftar import ChunkReader
 from longshore.layers.remove import remove_tree
 from longshore.linux.mount import UnmountFlags, mount, umount
 
+if TYPE_CHECKING:
+    from longshore.engine.builder.options import BuildOptions
+
 _SMALL = 8 << 20
 """Bytes of an archive that may be unpacked in memory."""
+_FEW = 10_000
+"""Files that may be kept there."""
 _MEMORY = "size=64m,nr_inodes=20000,mode=0755"
 _CHUNK = 1 << 18
 
@@ -67,6 +72,19 @@ class Workspace:
                     raise
         chunks = chain((start,), iter(lambda: stream.read(_CHUNK), b""))
         unpack(ChunkReader(chunks))
+
+    def hold(self, files: int, size: int) -> Path:
+        """The context, which so many files and bytes are about to fill; in memory if they are few. Blocks."""
+        if size <= _SMALL and files <= _FEW:
+            with contextlib.suppress(OSError):
+                mount("tmpfs", self.context, "tmpfs", data=_MEMORY)
+        return self.context
+
+    def dockerfile(self, options: BuildOptions) -> bytes:
+        """The Dockerfile in the context; b"" if it comes from elsewhere. Blocks. Raises InvalidParameter."""
+        from longshore.build.context import find_dockerfile
+
+        return b"" if options.local_dockerfile else find_dockerfile(self.context, options.dockerfile)
 
     def close(self) -> None:
         """Remove all of it."""
