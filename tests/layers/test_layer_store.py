@@ -280,7 +280,13 @@ def test_remapped_owners(tmp_path: Path) -> None:
     root = rw.mount()
     assert root.stat().st_uid == 100_000
     assert (root.parent / "work/work").stat().st_uid == 100_000
+    # Of the root in the namespace, which an image has none of.
+    namespaced = b"\1\0\0\3" + b"\0\4" + bytes(14) + (100_000).to_bytes(4, "little")
+    os.setxattr(root / "f", "security.capability", namespaced)
     rw.unmount()
+    with tarfile.open(fileobj=io.BytesIO(rw.tar_stream().read())) as archive:
+        kept = archive.getmember("f").pax_headers["SCHILY.xattr.security.capability"]
+    assert kept.encode() == b"\1\0\0\2" + b"\0\4" + bytes(14)
 
 
 def test_tar_split_is_read_as_dockerd_writes_it(store: LayerStore, tmp_path: Path) -> None:
