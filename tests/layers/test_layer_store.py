@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import stat
+import sys
 import tarfile
 import threading
 import time
@@ -17,8 +18,12 @@ import pytest
 from longshore.errors import Conflict, InvalidParameter, NotFound, System
 from longshore.layers.idmap import IdRange
 from longshore.layers.layerdb import LayerRecord
+from longshore.layers.overlaydiff import overlay_changes
+from longshore.layers.remove import remove_tree
 from longshore.layers.store import LayerStore
 from longshore.layers.tarsplit import assemble
+from longshore.layers.treediff import tree_changes
+from longshore.layers.vfs import copy_tree
 from longshore.linux.mount import mountinfo
 
 
@@ -185,6 +190,25 @@ def test_changes_and_their_archive(any_store: LayerStore) -> None:
     assert sorted(each.name for each in (root / "d").iterdir()) == ["new", "old"]
     assert not (root / "gone").exists()
     second.unmount()
+
+
+def test_trees_deeper_than_calls_may_nest(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    directory = os.open(tmp_path / "tree", os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 10):
+        os.mkdir("d", dir_fd=directory)
+        below = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=directory))
+    os.close(directory)
+    copy_tree(tmp_path / "tree", tmp_path / "copy")
+    assert tree_changes(tmp_path / "copy", tmp_path / "tree") == []
+    for changes in (overlay_changes(tmp_path / "copy", None), tree_changes(tmp_path / "copy", None)):
+        assert len(changes) == sys.getrecursionlimit() + 11
+        assert changes[-1].path.endswith("/d/d/file")
+    for name in ("tree", "copy"):
+        remove_tree(tmp_path / name)
 
 
 def test_untouched_container_has_no_changes(any_store: LayerStore) -> None:
