@@ -19,6 +19,15 @@ CASES: list[Case] = [
     case("image list", "GET /images/json", same=("*.RepoTags", "*.Labels", "*.ParentId", "*.Size")),
     case("image list: by reference", "GET /images/json?filters=%7B%22reference%22%3A%5B%22busy*%22%5D%7D"),
     case(
+        "image list: by a class of characters",
+        "GET /images/json?filters=%7B%22reference%22%3A%5B%22%5B%5Ea%5D*%22%5D%7D",
+        same=("*.RepoTags",),
+    ),
+    case(
+        "image list: pattern that is none",
+        "GET /images/json?filters=%7B%22reference%22%3A%5B%22%5B%22%5D%7D",
+    ),
+    case(
         "image list: no match",
         "GET /images/json?filters=%7B%22reference%22%3A%5B%22nope%22%5D%7D",
         same=("",),
@@ -61,6 +70,7 @@ CASES: list[Case] = [
         newer=LOWERCASE.format("Other"),
     ),
     case("image tag: tag that is none", "POST /images/busybox/tag?repo=other&tag=-"),
+    case("image tag: name like an id", "POST /images/busybox/tag?repo=sha256&tag=abc"),
     case("image tag: no repository", "POST /images/busybox/tag"),
     case("image tag: digest", f"POST /images/busybox/tag?repo=x@sha256:{'a' * 64}"),
     case("image remove: missing", "DELETE /images/nope"),
@@ -105,6 +115,7 @@ CASES: list[Case] = [
         b"\0" * 1024,
         headers=TAR,
     ),
+    case("image import: digest", f"POST /images/create?fromSrc=-&repo=x@sha256:{'a' * 64}", headers=TAR),
     case("image load: no tar", "POST /images/load", b"nope", headers=TAR),
     case("image load: empty tar", "POST /images/load", b"\0" * 1024, headers=TAR),
     case("image load: empty body", "POST /images/load", b"", headers=TAR),

@@ -6,20 +6,24 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Daemon, Dockerd, Longshored, StartFailure
+from harness.daemon import Namespaces
 
 SAME = (
     *("Id", "Created", "Path", "Args", "Image", "Name", "RestartCount", "Driver", "Config.Cmd"),
     *("Config.Labels", "Config.Env", "Config.Image", "Config.Volumes", "HostConfig.Binds"),
     *("HostConfig.RestartPolicy", "HostConfig.PortBindings", "HostConfig.Memory", "HostConfig.LogConfig"),
 )
+KEPT = ("Pid", "StartedAt", "Status", "Running")
 NETWORK = ("Id", "Driver", "Internal", "EnableIPv6", "Labels", "Options")
-"""Fields of a container and of a network that do not change when another daemon looks at it."""
+"""Fields of a container, of its state and of a network that do not change when another daemon looks at it."""
 
 
 @pytest.fixture
@@ -112,6 +116,122 @@ def test_databases_that_cannot_be_read_are_left_alone(host: tuple[Dockerd, Longs
     ours.docker.out("network", "rm", "n1")
     ours.stop()
     assert {file: file.read_bytes() for file in broken} == broken
+
+
+@pytest.fixture
+def machine_of_both(host: tuple[Dockerd, Longshored]) -> Iterator[tuple[Dockerd, Longshored]]:
+    """Both in namespaces that outlive them: what one leaves running the other finds."""
+    theirs, ours = host
+    namespaces = theirs.namespaces = ours.namespaces = Namespaces()
+    try:
+        yield host
+    finally:
+        for daemon in host:
+            if daemon.process is not None and daemon.process.poll() is None:
+                daemon.stop()
+        namespaces.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "crash"),
+    [(0, True), (1, True), (1, False)],
+    ids=["dockerd-killed", "longshored-killed", "longshored-stopped"],
+)
+def test_what_runs_changes_over(
+    machine_of_both: tuple[Dockerd, Longshored], busybox_archive: Path, first: int, crash: bool
+) -> None:
+    """With `live-restore`: nothing stops, nothing is lost, and everything can be managed; there and back."""
+    made_by, taken_by = machine_of_both[first], machine_of_both[1 - first]
+    for each in machine_of_both:
+        each.flags = (*each.flags, "--live-restore")
+    made_by.start()
+    made_by.load(busybox_archive)
+    docker = made_by.docker
+    docker.out("network", "create", "n1")
+    docker.out("network", "create", "n2")
+    docker.out("volume", "create", "v1")
+    script = "mkdir /w; echo hi > /w/i; httpd -p 80 -h /w; i=0; while :; do echo $((i+=1)); sleep 0.1; done"
+    published = ("-p", "8099:80", "-v", "v1:/v", "--restart", "always", "--log-opt", "max-size=10m")
+    docker.out("run", "-d", "--name", "web", "--network", "n1", *published, "busybox", "sh", "-c", script)
+    docker.out("run", "-di", "--name", "cat", "--network", "n1", "busybox", "sh", "-c", "cat; sleep 1000")
+    before = json.loads(docker.out("inspect", "web", "cat"))
+    if made_by.kind == "longshored":
+        time.sleep(2)  # a crash before dockerd's database is written is one that loses networks
+    for daemon, next in ((made_by, taken_by), (taken_by, made_by)):
+        daemon.kill() if crash else daemon.stop()
+        next.start()
+        now = json.loads(docker.out("inspect", "web", "cat"))
+        for old, new in zip(before, now, strict=True):
+            assert [new["State"][key] for key in KEPT] == [old["State"][key] for key in KEPT]
+            assert new["RestartCount"] == 0
+            for name, endpoint in old["NetworkSettings"]["Networks"].items():
+                assert new["NetworkSettings"]["Networks"][name]["IPAddress"] == endpoint["IPAddress"]
+        manage(next)
+    # No line is missing or there twice: each daemon has gone on where the other stopped.
+    lines = [int(line) for line in docker.out("logs", "web").split()]
+    assert lines == list(range(1, len(lines) + 1))
+    assert docker.out("logs", "cat").split() == [taken_by.kind, made_by.kind]
+    docker.out("rm", "-f", "web", "cat")
+    docker.out("network", "rm", "n1", "n2")
+    made_by.stop()
+
+
+def test_a_crash_is_no_obstacle(machine_of_both: tuple[Dockerd, Longshored], busybox_archive: Path) -> None:
+    """Without `live-restore` dockerd ends what runs, and starts it by its policy; this engine lets it run."""
+    theirs, ours = machine_of_both
+    docker, sleep = ours.docker, ("busybox", "sleep", "1000")
+    ours.start()
+    ours.load(busybox_archive)
+    docker.out("run", "-d", "--name", "always", "--stop-timeout", "1", "--restart", "always", *sleep)
+    docker.out("run", "-d", "--name", "once", "--stop-timeout", "1", *sleep)
+    pids = ("inspect", "-f", "{{.State.Status}} {{.State.Pid}}", "always", "once")
+    ours.kill()
+    theirs.start()
+    running, other = docker.out(*pids).splitlines()
+    assert running.startswith("running")
+    assert other == "exited 0"
+    docker.out("start", "once")
+    before = docker.out(*pids)
+    theirs.kill()
+    ours.start()
+    assert docker.out(*pids) == before
+    docker.out("exec", "always", "true")
+    docker.out("rm", "-f", "always", "once")
+    ours.stop()
+
+
+def manage(daemon: Daemon) -> None:
+    """What runs is reached, written to, moved between networks, and nobody is given what is its own."""
+    docker = daemon.docker
+    lines = len(docker.out("logs", "web").split())
+    assert docker.out("exec", "web", "wget", "-qO-", "127.0.0.1:80/i") == "hi"
+    fetch = ("wget", "-qO-", "http://127.0.0.1:8099/i")
+    assert docker.out("run", "--rm", "--network", "host", "busybox", *fetch) == "hi"
+    tell(daemon, "cat", daemon.kind)
+    web = docker.out("inspect", "-f", "{{.NetworkSettings.Networks.n1.IPAddress}}", "web")
+    cat = docker.out("inspect", "-f", "{{.NetworkSettings.Networks.n1.IPAddress}}", "cat")
+    look = "ip -4 addr show eth0; nslookup web 127.0.0.11"
+    other = docker.out("run", "--rm", "--network", "n1", "busybox", "sh", "-c", look)
+    assert not {f"{web}/16", f"{cat}/16"} & set(other.split()), "an address was given twice"
+    assert web in other.split()
+    assert web in docker.out("exec", "cat", "nslookup", "web", "127.0.0.11").split()
+    docker.out("network", "connect", "n2", "web")
+    docker.out("network", "disconnect", "n2", "web")
+    assert len(docker.out("logs", "web").split()) > lines
+
+
+def tell(daemon: Daemon, container: str, line: str) -> None:
+    """Write a line to the container's stdin, and wait until it has come out of it."""
+    attached = daemon.docker.popen("attach", container, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert attached.stdin is not None
+        assert attached.stdout is not None
+        attached.stdin.write(f"{line}\n".encode())
+        attached.stdin.flush()
+        assert attached.stdout.readline().decode() == f"{line}\n"
+    finally:
+        attached.kill()
+        attached.communicate()
 
 
 def make(daemon: Daemon, prefix: str) -> None:

@@ -33,6 +33,24 @@ class StartFailure(Exception):
     """The daemon did not come up; the text ends with the tail of its log."""
 
 
+class Namespaces:
+    """Network, mount and process namespaces for several daemons, one after the other, and what they leave."""
+
+    def __init__(self) -> None:
+        # Shared as systemd has it: or dockerd would mount its data root anew, over what others have mounted.
+        script = "mount --make-rshared /; ip link set lo up; echo; exec tini -s -- sleep infinity"
+        self.process = subprocess.Popen([*_NAMESPACES, "sh", "-c", script], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        self.prefix = ["nsenter", "-t", children.split()[0], "--net", "--mount", "--pid", "--"]
+
+    def close(self) -> None:
+        """End all that runs in them."""
+        self.process.kill()
+        self.process.communicate()
+
+
 class Daemon:
     """One daemon and its roots. `start`, then `client`, `docker`, `sdk()`; in the end `destroy`."""
 
@@ -52,6 +70,8 @@ class Daemon:
         self.client = Client(self.socket, version="")
         self.docker = DockerCLI(self.host, self.root / "config")
         self.process: subprocess.Popen[bytes] | None = None
+        self.namespaces: Namespaces | None = None
+        """Where an isolated daemon runs, if not in namespaces of its own."""
 
     @property
     def host(self) -> str:
@@ -77,7 +97,9 @@ class Daemon:
     def start(self) -> None:
         """Start it and wait until it answers; StartFailure if it does not."""
         command = self.command()
-        if self.isolated:
+        if self.namespaces is not None:
+            command = [*self.namespaces.prefix, *command]
+        elif self.isolated:
             command = [*_NAMESPACES, "sh", "-c", 'ip link set lo up; exec tini -- "$@"', "sh", *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -116,9 +138,12 @@ class Daemon:
         raise ProcessLookupError(f"{self.kind} is not running")
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would; containers and containerd are left as they are."""
+        """End it with SIGKILL, as a crash would; containers are left as they are, unless it is isolated."""
         assert self.process is not None
-        self.process.kill()
+        if self.namespaces is not None:
+            os.kill(self.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:

@@ -314,6 +314,29 @@ def test_lists_by_filter(service: ImageService) -> None:
     assert_empty(service)
 
 
+def test_a_family_is_pruned_at_once(service: ImageService) -> None:
+    """The parent has names and children: it loses the ones, and goes with the last of the others."""
+    load(service, docker_archive(LAYERS[:1], ["parent:1", "parent:2"]))
+    load(service, docker_archive(LAYERS, ["child:1"]))
+    middle = service.images.create(config(LAYERS, author="me"))
+    service.images.set_parent(middle, service.resolve("parent:1").id)
+    service.images.set_parent(service.resolve("child:1").id, middle)
+    # What is not listed shares nothing.
+    sizes = {tag: item.SharedSize for item in service.list(shared_size=True) for tag in item.RepoTags}
+    assert sizes == {"parent:1": 3000, "parent:2": 3000, "child:1": 3000}
+
+    def used(id: str) -> list[Use]:
+        return [Use("c" * 64, False)] if id == middle else []
+
+    service.prune({"dangling": ["false"]}, in_use=used)
+    assert sorted(image.id for image in service.images.all()) == sorted(
+        [middle, service.images.parent(middle)]
+    )
+    assert service.references.all() == {}
+    service.prune()
+    assert_empty(service)
+
+
 def test_saved_by_a_wrong_name(service: ImageService) -> None:
     load(service, docker_archive(LAYERS, ["app:1"]))
     written: list[bytes] = []

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import stat
+import sys
 import tarfile
 import threading
 import time
@@ -17,8 +18,12 @@ import pytest
 from longshore.errors import Conflict, InvalidParameter, NotFound, System
 from longshore.layers.idmap import IdRange
 from longshore.layers.layerdb import LayerRecord
+from longshore.layers.overlaydiff import overlay_changes
+from longshore.layers.remove import remove_tree
 from longshore.layers.store import LayerStore
 from longshore.layers.tarsplit import assemble
+from longshore.layers.treediff import tree_changes
+from longshore.layers.vfs import copy_tree
 from longshore.linux.mount import mountinfo
 
 
@@ -187,6 +192,25 @@ def test_changes_and_their_archive(any_store: LayerStore) -> None:
     second.unmount()
 
 
+def test_trees_deeper_than_calls_may_nest(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    directory = os.open(tmp_path / "tree", os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 10):
+        os.mkdir("d", dir_fd=directory)
+        below = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=directory))
+    os.close(directory)
+    copy_tree(tmp_path / "tree", tmp_path / "copy")
+    assert tree_changes(tmp_path / "copy", tmp_path / "tree") == []
+    for changes in (overlay_changes(tmp_path / "copy", None), tree_changes(tmp_path / "copy", None)):
+        assert len(changes) == sys.getrecursionlimit() + 11
+        assert changes[-1].path.endswith("/d/d/file")
+    for name in ("tree", "copy"):
+        remove_tree(tmp_path / name)
+
+
 def test_untouched_container_has_no_changes(any_store: LayerStore) -> None:
     layer = any_store.register(io.BytesIO(tar({"etc": None, "etc/hosts": b"image's own"})), None)
     rw = any_store.create_rw_layer("c", layer.chain_id)
@@ -280,7 +304,13 @@ def test_remapped_owners(tmp_path: Path) -> None:
     root = rw.mount()
     assert root.stat().st_uid == 100_000
     assert (root.parent / "work/work").stat().st_uid == 100_000
+    # Of the root in the namespace, which an image has none of.
+    namespaced = b"\1\0\0\3" + b"\0\4" + bytes(14) + (100_000).to_bytes(4, "little")
+    os.setxattr(root / "f", "security.capability", namespaced)
     rw.unmount()
+    with tarfile.open(fileobj=io.BytesIO(rw.tar_stream().read())) as archive:
+        kept = archive.getmember("f").pax_headers["SCHILY.xattr.security.capability"]
+    assert kept.encode() == b"\1\0\0\2" + b"\0\4" + bytes(14)
 
 
 def test_tar_split_is_read_as_dockerd_writes_it(store: LayerStore, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from longshore.bolt.format import BrokenDatabase, Bucket
@@ -14,7 +15,7 @@ from longshore.bolt.writer import encode
 from longshore.errors import Conflict
 from longshore.linux.files import TEMPORARY, sync_directory
 
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
 """Bytes. What dockerd keeps of thousands of networks is a thousandth of it."""
 
 
@@ -36,16 +37,14 @@ class SharedDatabase:
         Raises Conflict if another daemon has it open, BrokenDatabase, OSError.
         """
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        file = self._locked()
         for leftover in self.path.parent.glob(f"{TEMPORARY}{self.path.name}-*"):
             leftover.unlink(missing_ok=True)
-        try:
-            file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        if file is None:
             root = Bucket()
             self.save(root)
             return root
         try:
-            self._lock(file)
             if os.fstat(file).st_size > _LARGEST:
                 raise BrokenDatabase("the file is too large")
             with os.fdopen(os.dup(file), "rb") as opened:
@@ -57,6 +56,28 @@ class SharedDatabase:
             raise
         self._file = file
         return root
+
+    def _locked(self) -> int | None:
+        """The file that has the name now, open and locked; None if there is none."""
+        while True:
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return None
+            try:
+                found = os.fstat(file)
+                if not stat.S_ISREG(found.st_mode):
+                    raise BrokenDatabase("not a regular file")
+                self._lock(file)
+                # Whoever had it locked may have replaced it before.
+                if os.path.samestat(found, self.path.lstat()):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
 
     def save(self, root: Bucket) -> None:
         """Replace it as a whole: after a crash there is the old one or the new. Raises OSError."""

@@ -89,15 +89,19 @@ class _Pages:
             raise BrokenDatabase(f"page {number} is used twice")
         if not 2 <= number < self._end:
             raise BrokenDatabase(f"there is no page {number}")
-        self._seen.add(number)
         start = number * self._page_size
         id, _, _, overflow = PAGE_HEADER.unpack_from(self._content, start)
         if id != number or number + overflow >= self._end:
             raise BrokenDatabase(f"page {number} is damaged")
+        covered = range(number, number + overflow + 1)
+        if not self._seen.isdisjoint(covered):
+            raise BrokenDatabase(f"page {number} covers others")
+        self._seen.update(covered)
         self._elements(self._content[start : start + (overflow + 1) * self._page_size], into, depth)
 
     def _elements(self, page: bytes, into: Bucket, depth: int) -> None:
         _, kind, count, _ = PAGE_HEADER.unpack_from(page, 0)
+        room = len(page)
         if kind == BRANCH:
             for index in range(count):
                 at = PAGE_HEADER.size + index * BRANCH_ELEMENT.size
@@ -111,6 +115,10 @@ class _Pages:
                 key, value = page[at + offset : middle], page[middle : middle + value_size]
                 if len(key) + len(value) != key_size + value_size:
                     raise BrokenDatabase("an element reaches beyond its page")
+                room -= key_size + value_size
+                if room < 0:
+                    # A small file could be told to hold any number of large values, in each other even.
+                    raise BrokenDatabase("elements lie on top of each other")
                 into.items[key] = self._nested(value, depth + 1) if flags & IS_BUCKET else value
         else:
             raise BrokenDatabase(f"a page of an unexpected kind: {kind:#x}")

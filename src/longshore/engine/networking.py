@@ -138,7 +138,7 @@ async def allocate_network(engine: Engine, container: Container, namespace_of: i
         update_network_settings(engine, container)
     with span("sandbox"):
         sandbox = await engine.networks.create_sandbox(
-            container.id, _sandbox_options(engine, container, namespace_of)
+            container.id, sandbox_options(engine, container, namespace_of)
         )
     settings.SandboxID, settings.SandboxKey = sandbox.id, str(sandbox.key)
     settings.Ports = {}
@@ -153,7 +153,7 @@ async def connect_networks(engine: Engine, container: Container) -> None:
     networks, mode = container.networks.Networks or {}, network_mode(container)
     # The default network first: links live on it, and hosts and resolv.conf are laid out by it.
     order = sorted(networks, key=lambda name: (name != DEFAULT_NETWORK, name != mode, name))
-    publishing = _publishing_network(engine, networks, order)
+    publishing = publishing_network(engine, networks, order)
     for name in order:
         with span(f"connect {name}"):
             await connect_to_network(engine, container, sandbox, name, publish=name == publishing)
@@ -162,7 +162,7 @@ async def connect_networks(engine: Engine, container: Container) -> None:
     await tell_linking_containers(engine, container)
 
 
-def _publishing_network(engine: Engine, networks: Mapping[str, RecordEndpoint], order: list[str]) -> str:
+def publishing_network(engine: Engine, networks: Mapping[str, RecordEndpoint], order: list[str]) -> str:
     """The network that will be the way out, so that no port has to move while the container starts."""
     by_priority = sorted(networks, key=lambda name: (-networks[name].GwPriority, name))
     for name in by_priority:
@@ -216,7 +216,7 @@ def find_network(engine: Engine, name: str, id: str) -> Network:
         raise
 
 
-def _sandbox_options(engine: Engine, container: Container, namespace_of: int | None) -> SandboxOptions:
+def sandbox_options(engine: Engine, container: Container, namespace_of: int | None) -> SandboxOptions:
     host_config, config = container.host_config, container.config
     daemon = engine.config
     on_default = DEFAULT_NETWORK in (container.networks.Networks or {})

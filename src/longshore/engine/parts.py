@@ -131,6 +131,7 @@ def network_config(config: Config) -> NetworkConfig:
         default_network_opts=config.default_network_opts,
         userland_proxy=config.userland_proxy,
         warm_sandboxes=max(config.warm_sandboxes, 0),
+        live_restore=config.live_restore,
         allow_direct_routing=config.allow_direct_routing,
         plugin=_plugin,
     )

@@ -12,8 +12,10 @@ import contextlib
 import logging
 import signal
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from longshore.containers.container import Container
+from longshore.engine.adoption import sandbox_of
 from longshore.engine.cleanup import mount_rootfs, release_resources
 from longshore.engine.engine import Engine
 from longshore.engine.exit import handle_exit
@@ -62,7 +64,7 @@ async def restore(engine: Engine) -> None:
 async def _restore_parts(engine: Engine, damaged: Collection[str]) -> None:
     tasks = {task.id: task for task in await engine.runtime.tasks()}
     alive = {id for id, task in tasks.items() if task.status in ("running", "paused")}
-    await engine.networks.start(_active_sandboxes(engine, alive, damaged))
+    await engine.networks.start(_active_sandboxes(engine, alive, damaged), partial(sandbox_of, engine))
     for container in engine.containers:
         reference_volumes(engine, container)
     await asyncio.gather(*(_restore_one(engine, container, tasks) for container in engine.containers))

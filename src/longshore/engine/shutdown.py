@@ -42,7 +42,7 @@ async def shutdown(engine: Engine) -> None:
             log.error("container %s could not be saved: %s", container.id[:12], exc)
     await engine.networks.stop(keep_active=still_running)
     await asyncio.to_thread(engine.volumes.close)
-    await engine.runtime.close(stop_child=not still_running)
+    await engine.runtime.close(stop_child=True)
     await asyncio.to_thread(engine.pump.close)
 
 

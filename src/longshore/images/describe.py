@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from longshore.images.pattern import compile_pattern
 from longshore.images.reference import Reference
 from longshore.images.store import Image
 from longshore.types.codec import convert, to_plain
@@ -23,6 +25,7 @@ from longshore.types.timestamp import SECOND, parse_rfc3339
 if TYPE_CHECKING:
     from longshore.images.remove import InUse
     from longshore.images.service import ImageService
+    from longshore.layers.store import Layer
 
 _FILTERS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
 
@@ -153,8 +156,7 @@ def summaries(
     check_filters(filters, _FILTERS)
     selected = _Selection(service, filters)
     names = service.references.all()
-    shares = _layer_shares(service) if shared_size else {}
-    found = []
+    found, chains = [], Counter[str]()
     for image in service.images.all():
         references = names.get(image.id, [])
         if not references and not all and service.images.children(image.id):
@@ -164,12 +166,7 @@ def summaries(
         shown = [each for each in references if selected.shows(each)]
         tags, digests = split_references(shown)
         layer = service.images.layer(image.id)
-        shared = -1
-        if shared_size:
-            shared, below = 0, layer
-            while below is not None:
-                shared += below.size if shares[below.chain_id] > 1 else 0
-                below = below.parent
+        chains.update(each.chain_id for each in _chain(layer))
         found.append(
             ImageSummary(
                 Containers=len(in_use(image.id)) if in_use else -1,
@@ -179,10 +176,14 @@ def summaries(
                 ParentId=service.images.parent(image.id),
                 RepoDigests=digests,
                 RepoTags=tags,
-                SharedSize=shared,
+                SharedSize=-1,
                 Size=layer.total_size if layer else 0,
             )
         )
+    if shared_size:
+        for summary in found:
+            layers = _chain(service.images.layer(summary.Id))
+            summary.SharedSize = sum(layer.size for layer in layers if chains[layer.chain_id] > 1)
     found.sort(key=lambda summary: (-summary.Created, summary.Id))
     return found
 
@@ -191,7 +192,7 @@ class _Selection:
     def __init__(self, service: ImageService, filters: Filters) -> None:
         self._dangling = boolean_filter(filters, "dangling")
         self._filters = filters
-        self._patterns = filters.get("reference") or []
+        self._patterns = [compile_pattern(pattern) for pattern in filters.get("reference") or []]
         self._before = min((_created(service, name) for name in filters.get("before") or []), default=None)
         self._since = max((_created(service, name) for name in filters.get("since") or []), default=None)
         self._until = until_filter(filters)
@@ -211,13 +212,11 @@ class _Selection:
         return not self._patterns or any(self.shows(each) for each in references)
 
     def shows(self, reference: Reference) -> bool:
-        return not self._patterns or any(familiar_match(pattern, reference) for pattern in self._patterns)
-
-
-def familiar_match(pattern: str, reference: Reference) -> bool:
-    """reference.FamiliarMatch: a glob over the name with or without its tag; `*` stops at slashes."""
-    texts = (reference.familiar, reference.familiar_name)
-    return any(text.count("/") == pattern.count("/") and _glob(pattern, text) for text in texts)
+        """As reference.FamiliarMatch: the name matches with or without its tag."""
+        texts = (reference.familiar, reference.familiar_name)
+        return not self._patterns or any(
+            pattern.fullmatch(text) for pattern in self._patterns for text in texts
+        )
 
 
 def split_references(references: list[Reference]) -> tuple[list[str], list[str]]:
@@ -230,16 +229,7 @@ def _created(service: ImageService, name: str) -> int:
     return parse_rfc3339(service.resolve(name).created)
 
 
-def _glob(pattern: str, text: str) -> bool:
-    return all(map(fnmatchcase, text.split("/"), pattern.split("/")))
-
-
-def _layer_shares(service: ImageService) -> dict[str, int]:
-    """How many images have each layer."""
-    shares: dict[str, int] = {}
-    for image in service.images.all():
-        layer: Any = service.images.layer(image.id)
-        while layer is not None:
-            shares[layer.chain_id] = shares.get(layer.chain_id, 0) + 1
-            layer = layer.parent
-    return shares
+def _chain(layer: Layer | None) -> Iterator[Layer]:
+    while layer is not None:
+        yield layer
+        layer = layer.parent

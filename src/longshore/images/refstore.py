@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from longshore.errors import Conflict, NotFound
+from longshore.errors import Conflict, InvalidParameter, NotFound
 from longshore.images.reference import Reference, parse
 from longshore.linux.files import sync_directory, write_atomically
 
@@ -25,8 +25,13 @@ class ReferenceStore:
             self._repositories = stored.get("Repositories") or {}
 
     def add_tag(self, reference: Reference, id: str, force: bool = True) -> None:
-        """Let the tag mean the image. Raises Conflict if it means another one and not `force`."""
+        """Let the tag mean the image. Raises Conflict if it means another one and not `force`.
+
+        Raises InvalidParameter for a name that would be taken for an id.
+        """
         tagged = reference._replace(digest="").tagged
+        if tagged.familiar_name == "sha256":
+            raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
         with self._lock:
             names = self._repositories.setdefault(tagged.familiar_name, {})
             before = names.get(tagged.familiar)

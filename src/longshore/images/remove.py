@@ -77,24 +77,23 @@ def prune(service: ImageService, filters: Filters, in_use: InUse) -> ImagesPrune
     until = until_filter(filters)
     items: list[ImageDeleteItem] = []
     before = {layer.chain_id: layer.size for layer in service.layers.layers()}
-    for image in service.images.all():
-        references = service.references.references(image.id)
-        if in_use(image.id) or service.images.children(image.id):
+    doomed = [
+        image.id
+        for image in service.images.all()
+        if (service.references.references(image.id) or not service.images.children(image.id))
+        and (until is None or parse_rfc3339(image.created) <= until)
+        and labels_match(filters, image.labels)
+    ]
+    for id in doomed:
+        references = service.references.references(id)
+        if in_use(id) or (dangling_only and _tags(references)):
             continue
-        if dangling_only and _tags(references):
-            continue
-        if until is not None and parse_rfc3339(image.created) > until:
-            continue
-        if not labels_match(filters, image.labels):
-            continue
-        removal = _Removal(service, in_use)
-        try:
-            for reference in references:
-                removal.untag(reference)
-            removal.delete(image.id, False, True, quiet=True)
-        except EngineError:
-            pass  # came into use meanwhile, or went away
-        items += removal.items
+        # One with children loses its names, and goes with the last of them.
+        for name in [reference.familiar for reference in references] or [id]:
+            try:
+                items += delete(service, name, False, True, in_use)
+            except EngineError:
+                continue  # Came into use meanwhile, or went away.
     left = {layer.chain_id for layer in service.layers.layers()}
     reclaimed = sum(size for chain, size in before.items() if chain not in left)
     return ImagesPruneReport(items or None, reclaimed)

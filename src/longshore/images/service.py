@@ -101,6 +101,8 @@ class ImageService:
         source: str = "-",
     ) -> str:
         """Make an image of one layer from the archive of a file system; returns its id."""
+        if repo and parse(repo).digest:
+            raise InvalidParameter("cannot import digest reference")
         reference = self._new_reference(repo, tag) if repo else None
         comment = message or f"Imported from {source}"
         id = import_image(

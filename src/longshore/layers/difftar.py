@@ -18,6 +18,8 @@ from longshore.linux.openat import Resolve, openat2
 
 _CHUNK = 1 << 20
 _KEPT_XATTRS = ("security.capability",)
+_VERSION, _REVISION_2 = 3, 20
+"""Where struct vfs_cap_data has its revision, and how long its second is."""
 
 
 class ChunkReader(io.RawIOBase, BinaryIO):
@@ -157,6 +159,9 @@ def _describe(name: str, found: os.stat_result, parent: int, base: str, ids: IdM
                 value = os.getxattr(f"/proc/self/fd/{parent}/{base}", attribute, follow_symlinks=False)
             except OSError:
                 continue
+            if value[_VERSION : _VERSION + 1] == b"\3":
+                # The capability of a user namespace's root: outside of it he is nobody; as go-archive does.
+                value = value[:_VERSION] + b"\2" + value[_VERSION + 1 : _REVISION_2]
             # tarfile encodes records as UTF-8 with surrogates for odd bytes: any value survives.
             attributes[f"SCHILY.xattr.{attribute}"] = value.decode("utf-8", "surrogateescape")
     info.pax_headers = attributes

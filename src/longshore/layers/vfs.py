@@ -102,23 +102,26 @@ class Vfs:
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy with owners, modes, times, attributes, devices and hard links."""
-    _copy_directory(os.fspath(source), os.fspath(target), {})
-
-
-def _copy_directory(source: str, target: str, links: dict[int, str]) -> None:
-    Path(target).mkdir(0o700)
-    with os.scandir(source) as entries:
-        for entry in entries:
-            _copy_entry(entry, f"{target}/{entry.name}", links)
-    _copy_attributes(source, target, os.lstat(source))
+    links: dict[int, str] = {}
+    waiting = [(os.fspath(source), os.fspath(target))]
+    made = []
+    while waiting:
+        directory, copy = waiting.pop()
+        Path(copy).mkdir(0o700)
+        made.append((directory, copy))
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{copy}/{entry.name}"))
+                else:
+                    _copy_entry(entry, f"{copy}/{entry.name}", links)
+    for directory, copy in reversed(made):  # what is made in them changes their times
+        _copy_attributes(directory, copy, os.lstat(directory))
 
 
 def _copy_entry(entry: os.DirEntry[str], target: str, links: dict[int, str]) -> None:
     found = entry.stat(follow_symlinks=False)
     kind = found.st_mode
-    if stat.S_ISDIR(kind):
-        _copy_directory(entry.path, target, links)
-        return
     if found.st_nlink > 1:
         first = links.setdefault(found.st_ino, target)
         if first != target:

@@ -61,7 +61,7 @@ _CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 @dataclass(frozen=True, slots=True)
 class Link:
     """A network interface: `address` is its MAC, `kind` its driver ("" for hardware), `master` a bridge's
-    index or 0."""
+    index or 0, `peer` that of the link it is the other end of or made upon, in whichever namespace, or 0."""
 
     index: int
     name: str
@@ -70,6 +70,7 @@ class Link:
     mtu: int
     kind: str
     master: int
+    peer: int
 
 
 def create_bridge(rtnl: NetlinkSocket, name: str, mac_address: str, mtu: int) -> None:
@@ -329,5 +330,11 @@ def _link(answer: bytes) -> Link:
         address=values.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=int.from_bytes(values.get(_IFLA_MTU, b""), sys.byteorder),
         kind=info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
-        master=struct.unpack("=I", values[_IFLA_MASTER])[0] if _IFLA_MASTER in values else 0,
+        master=_index(values, _IFLA_MASTER),
+        peer=_index(values, _IFLA_LINK),
     )
+
+
+def _index(values: dict[int, bytes], attribute: int) -> int:
+    found: int = struct.unpack("=I", values[attribute])[0] if attribute in values else 0
+    return found

@@ -65,6 +65,8 @@ class NetworkConfig:
     """Whether published ports are reached by containers' own addresses from everywhere."""
     warm_sandboxes: int = 4
     """Network namespaces that are kept ready; 0 makes each when it is needed."""
+    live_restore: bool = False
+    """Whether a dockerd that follows a crash of ours shall find the networks of what runs."""
 
     plugin: Callable[[str], PluginClient] | None = None
     """Finds plug-ins by name; raises NotFound. Without it there are none."""

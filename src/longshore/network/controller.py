@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import secrets
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +22,7 @@ from longshore.network.create import (
 )
 from longshore.network.database import NetworkDatabase
 from longshore.network.drivers import DriverRegistry, Machine
-from longshore.network.drivers.bridge import BridgeDriver
-from longshore.network.drivers.null import NullDriver
-from longshore.network.drivers.vlan import VlanDriver
+from longshore.network.drivers.builtin import register_drivers
 from longshore.network.firewall import Firewall
 from longshore.network.foreign import admit_all, dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool
@@ -36,6 +35,7 @@ from longshore.network.record import NetworkRecord
 from longshore.network.restore import restore_sandboxes
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
+from longshore.network.sharing import Sharing
 from longshore.network.store import Store
 from longshore.network.warm import WarmSandboxes
 from longshore.network.watch import FirewallWatch
@@ -63,19 +63,25 @@ class NetworkController:
             "local": AddressSpace(config.default_address_pools or list(DEFAULT_ADDRESS_POOLS)),
             "global": AddressSpace(list(GLOBAL_ADDRESS_POOLS)),
         }
+        self._sharing: Sharing | None = None
         self._sandboxes: dict[str, Sandbox] = {}
         self._departures: dict[str, set[asyncio.Task[None]]] = {}
         """By container id, what is left to do for sandboxes and endpoints that have gone."""
         self.lock = asyncio.Lock()  # held while networks are made and removed
 
-    async def start(self, active_sandboxes: Mapping[str, str]) -> None:
+    async def start(
+        self,
+        active_sandboxes: Mapping[str, str],
+        made_elsewhere: Callable[[str], SandboxRecord | None] = lambda _: None,
+    ) -> None:
         """Take up networks and sandboxes where the last engine left them.
 
         `active_sandboxes`: ids of the containers that still run, to the path of their network namespace or
-        a process id. Theirs are restored; whatever else was left is removed. Raises OSError, EngineError.
+        a process id. Theirs are restored, those without a record as `made_elsewhere`, called in a thread,
+        tells; whatever else was left is removed. Raises OSError, EngineError.
         """
         await asyncio.to_thread(self._open)
-        stored = await asyncio.to_thread(self._stored_networks)
+        stored = await asyncio.to_thread(self.database.merge, self.store)
         for record in [*default_records(self.config, stored), *self._user_records(stored)]:
             try:
                 if record.in_delete:
@@ -88,7 +94,7 @@ class NetworkController:
                 log.error("network %s cannot be restored: %s", record.name, exc)
         known = [*self._user_records(stored), *(network.record for network in self.networks())]
         await asyncio.to_thread(self.database.add, known)
-        await restore_sandboxes(self, self._sandboxes, active_sandboxes)
+        await restore_sandboxes(self, self._sandboxes, active_sandboxes, made_elsewhere)
         if self.machine.firewall:
             try:
                 self._watch = FirewallWatch(self.machine.firewall, lambda: admit_all(self))
@@ -96,10 +102,16 @@ class NetworkController:
                 log.warning("whoever flushes the firewall's rules will not be seen: %s", exc)
             # Everything in one transaction, in place of what the last engine left.
             await asyncio.to_thread(self.machine.firewall.build)
+        if self.config.live_restore:
+            self._sharing = Sharing(self.store, self._share)
         self._warm.fill()
 
     async def stop(self, keep_active: bool) -> None:
         """Shut down. Unless running sandboxes are to be kept, they, the table and the default bridge go."""
+        if self._sharing:
+            await self._sharing.close()
+        if keep_active:
+            await self._share()
         for sandbox in list(self._sandboxes.values()):
             if keep_active:
                 await sandbox.detach()
@@ -274,6 +286,12 @@ class NetworkController:
             del self._sandboxes[container_id]
             self.depart(container_id, sandbox.depart())
 
+    async def _share(self) -> None:
+        """Tell dockerd's database of the sandboxes as they are."""
+        async with self.lock:
+            records = [copy.deepcopy(each.record) for each in self._sandboxes.values()]
+            await asyncio.to_thread(self.database.leave, records, dict(self.networks_by_id))
+
     def depart(self, container_id: str, work: Coroutine[None, None, None]) -> None:
         """Let what is left to do for a sandbox or endpoint that has gone go on behind its request."""
         task = asyncio.create_task(work, name=f"departure of {container_id[:12]}")
@@ -341,25 +359,7 @@ class NetworkController:
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.drivers.machine = self._machine
-        self.drivers.register(BridgeDriver(self._machine))
-        for name in ("macvlan", "ipvlan"):
-            self.drivers.register(VlanDriver(name, self._machine, self._records))
-        self.drivers.register(NullDriver("host"))
-        self.drivers.register(NullDriver("null"))
-
-    def _stored_networks(self) -> list[NetworkRecord]:
-        """Ours, and what a dockerd has made of them meanwhile."""
-        stored = {record.id: record for record in self.store.load("network", NetworkRecord)}
-        made, removed = self.database.open(list(stored.values()))
-        names = {record.name for record in made} & set(PREDEFINED)
-        removed += [record for record in stored.values() if record.name in names]
-        for record in made:
-            self.store.save("network", record.id, record, durable=True)
-            stored[record.id] = record
-        for record in removed:
-            self.store.delete("network", record.id)
-            stored.pop(record.id, None)
-        return list(stored.values())
+        register_drivers(self.drivers, self._machine, self._records)
 
     def _close(self, kept: bool) -> None:
         machine = self.machine

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from longshore.bolt import BrokenDatabase, Bucket
 from longshore.bolt.database import SharedDatabase
 from longshore.network import dockerd
+from longshore.network.create import PREDEFINED
+from longshore.network.dockerd_sandboxes import KINDS, sandbox_values
+from longshore.network.network import Network
 from longshore.network.options import DEFAULT_BRIDGE
 from longshore.network.record import NetworkRecord
+from longshore.network.sandbox_record import SandboxRecord
+from longshore.network.store import Store
 
 _LIBNETWORK, _OURS = b"libnetwork", b"longshore"
 
@@ -27,6 +32,20 @@ class NetworkDatabase:
     def __init__(self, path: Path) -> None:
         self._database = SharedDatabase(path, 0o644)
         self._root: Bucket | None = None
+
+    def merge(self, store: Store) -> list[NetworkRecord]:
+        """All networks: ours, and what a dockerd has made of them meanwhile. Raises Conflict, OSError."""
+        stored = {record.id: record for record in store.load("network", NetworkRecord)}
+        made, removed = self.open(list(stored.values()))
+        names = {record.name for record in made} & set(PREDEFINED)
+        removed += [record for record in stored.values() if record.name in names]
+        for record in made:
+            store.save("network", record.id, record, durable=True)
+            stored[record.id] = record
+        for record in removed:
+            store.delete("network", record.id)
+            stored.pop(record.id, None)
+        return list(stored.values())
 
     def open(self, stored: Sequence[NetworkRecord]) -> tuple[list[NetworkRecord], list[NetworkRecord]]:
         """Compare with our records. Returns those that dockerd made meanwhile, and those that it removed.
@@ -72,6 +91,24 @@ class NetworkDatabase:
         if self._root is not None and self._root.bucket(_OURS).items.pop(id.encode(), None) is not None:
             dockerd.remove(self._root.bucket(_LIBNETWORK).items, id)
             self._database.save(self._root)
+
+    def leave(self, sandboxes: Sequence[SandboxRecord], networks: Mapping[str, Network]) -> None:
+        """Let dockerd know what runs on while it takes over; `networks` by id."""
+        if self._root is None:
+            return
+        kept = self._root.bucket(_LIBNETWORK).items
+        stale = tuple(dockerd.key(kind) for kind in KINDS)
+        for key in [key for key in kept if key.startswith(stale)]:
+            del kept[key]
+        for network in networks.values():
+            # With containers that run dockerd makes no default bridge, but takes the one there is.
+            if network.is_default_bridge:
+                kept.update(dockerd.to_values(network.record))
+        kept.update(sandbox_values(sandboxes, networks))
+        try:
+            self._database.save(self._root)
+        except OSError as exc:
+            log.error("%s cannot be written: %s", self._database.path, exc)
 
     def close(self) -> None:
         """Let dockerd have it."""

@@ -280,10 +280,11 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
         table, rule = "ip longshore_dns", f"add rule ip longshore_dns output ip daddr {resolver}"
         nft = Nftables()
         try:
-            # Flushed, not deleted, if an earlier engine left it: that takes a hundredth of the time.
+            # Flushed, not deleted, if an earlier engine left it: that takes a hundredth of the time. Behind
+            # iptables' chains, which a dockerd that takes the container over makes for its own resolver.
             nft.run(
                 f"add table {table}\n"
-                f"add chain {table} output {{ type nat hook output priority -100; policy accept; }}\n"
+                f"add chain {table} output {{ type nat hook output priority -99; policy accept; }}\n"
                 f"flush chain {table} output\n"
                 f"{rule} udp dport 53 dnat to {resolver}:{ports[0]}\n"
                 f"{rule} tcp dport 53 dnat to {resolver}:{ports[1]}\n"

@@ -1,8 +1,8 @@
 """Networks as dockerd stores them (libnetwork's `network/files/local-kv.db`), to our records and back.
 
 A network is stored under three keys: what the controller knows of it, how many endpoints it has, and what its
-driver made of its options. Of what libnetwork keeps besides, sandboxes and endpoints, dockerd itself removes
-what is stale when it starts.
+driver made of its options. What libnetwork keeps besides, sandboxes and endpoints, is written by
+`dockerd_sandboxes`; what is stale of that, dockerd removes when it starts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,21 @@ import msgspec
 
 from longshore.network.ipam import IPAMPool
 from longshore.network.ipam_driver import BUILT_IN
-from longshore.network.options import HOST_BINDING, ICC, INTERFACE_PREFIX, MASQUERADE, MTU, flag
+from longshore.network.options import (
+    DEFAULT_BRIDGE,
+    HOST_BINDING,
+    ICC,
+    INTERFACE_PREFIX,
+    MASQUERADE,
+    MTU,
+    flag,
+)
 from longshore.network.record import NetworkRecord
 
 _PREFIX = "docker/network/v1.0"
 _OPTIONS = "com.docker.network.generic"
-_SPACE = "LocalDefault"
-_NIL = "<nil>"
+SPACE = "LocalDefault"
+NIL = "<nil>"
 
 
 def network_ids(values: Mapping[bytes, bytes]) -> list[str]:
@@ -34,13 +42,13 @@ def network_ids(values: Mapping[bytes, bytes]) -> list[str]:
 def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
     """A network's record, or None if it is damaged or of a sort that is dockerd's alone."""
     try:
-        kept = _decode(values[_key("network", id)])
+        kept = _decode(values[key("network", id)])
         driver = kept["networkType"]
         if kept.get("inDelete") or kept["ingress"]:
             return None
         if kept["scope"] != "local":
             return None
-        made = _decode(values.get(_key(driver, id), b""))
+        made = _decode(values.get(key(driver, id), b""))
         options = (kept.get("generic") or {}).get(_OPTIONS) or {}
         return msgspec.convert(
             {
@@ -79,7 +87,7 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
     if record.internal:
         generic["com.docker.network.internal"] = True
     kept: dict[str, Any] = {
-        "addrSpace": (record.address_space or _SPACE) if addressed else "",
+        "addrSpace": (record.address_space or SPACE) if addressed else "",
         "attachable": record.attachable,
         "configFrom": record.config_from,
         "configOnly": record.config_only,
@@ -109,13 +117,13 @@ def to_values(record: NetworkRecord) -> dict[bytes, bytes]:
             if not record.config_only:
                 kept[f"{name}Info"] = _text([_pool_info(record, pool) for pool in pools])
     values = {
-        _key("network", record.id): _encode(kept),
-        _key("endpoint_count", record.id): _encode({"Count": 0}),
+        key("network", record.id): encode(kept),
+        key("endpoint_count", record.id): encode({"Count": 0}),
     }
     if record.driver == "bridge":
-        values[_key("bridge", record.id)] = _encode(_bridge(record))
+        values[key("bridge", record.id)] = encode(_bridge(record))
     elif record.driver in ("macvlan", "ipvlan"):
-        values[_key(record.driver, record.id)] = _encode(_sub_interface(record))
+        values[key(record.driver, record.id)] = encode(_sub_interface(record))
     return values
 
 
@@ -131,15 +139,15 @@ def _bridge(record: NetworkRecord) -> dict[str, Any]:
         "BridgeIfaceCreator": 1 if record.link_made else 2,
         "BridgeName": record.link,
         "ContainerIfacePrefix": options.get(INTERFACE_PREFIX, ""),
-        "DefaultBindingIP": options.get(HOST_BINDING) or _NIL,
-        "DefaultBridge": False,
-        "DefaultGatewayIPv4": _NIL,
-        "DefaultGatewayIPv6": _NIL,
+        "DefaultBindingIP": options.get(HOST_BINDING) or NIL,
+        "DefaultBridge": DEFAULT_BRIDGE in options,
+        "DefaultGatewayIPv4": NIL,
+        "DefaultGatewayIPv6": NIL,
         "EnableICC": flag(options, ICC, default=True),
         "EnableIPMasquerade": flag(options, MASQUERADE, default=True),
         "EnableIPv4": record.enable_ipv4,
         "EnableIPv6": record.enable_ipv6,
-        "HostIP": options.get("com.docker.network.host_ipv4") or _NIL,
+        "HostIP": options.get("com.docker.network.host_ipv4") or NIL,
         "ID": record.id,
         "InhibitIPv4": flag(options, "com.docker.network.bridge.inhibit_ipv4", default=False),
         "Internal": record.internal,
@@ -207,14 +215,14 @@ def _pool_config(pool: IPAMPool) -> dict[str, Any]:
 
 
 def _pool_info(record: NetworkRecord, pool: IPAMPool) -> dict[str, Any]:
-    data: dict[str, Any] = {"AddressSpace": record.address_space or _SPACE, "Pool": pool.subnet}
+    data: dict[str, Any] = {"AddressSpace": record.address_space or SPACE, "Pool": pool.subnet}
     if pool.gateway:
         data["Gateway"] = _with_prefix(pool, pool.gateway)
     if pool.aux_addresses:
         data["AuxAddresses"] = {
             name: _with_prefix(pool, address) for name, address in pool.aux_addresses.items()
         }
-    id = f"{_SPACE}/{pool.subnet}" + (f"/{pool.ip_range}" if pool.ip_range else "")
+    id = f"{SPACE}/{pool.subnet}" + (f"/{pool.ip_range}" if pool.ip_range else "")
     return {"IPAMData": _text(data), "PoolID": pool.pool_id or id}
 
 
@@ -222,15 +230,17 @@ def _with_prefix(pool: IPAMPool, address: str) -> str:
     return f"{address}/{pool.subnet.partition('/')[2]}" if address else ""
 
 
-def _key(kind: str, id: str) -> bytes:
-    return f"{_PREFIX}/{kind}/{id}/".encode()
+def key(kind: str, *ids: str) -> bytes:
+    """What something is stored under."""
+    return "/".join((_PREFIX, kind, *ids, "")).encode()
 
 
 def _text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _encode(value: object) -> bytes:
+def encode(value: object) -> bytes:
+    """A value as it is stored."""
     # libkv counts the changes of each value in front of it; any number will do to begin with.
     return (1).to_bytes(8, "little") + msgspec.json.encode(value)
 

@@ -8,9 +8,11 @@ not pass.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,14 +80,51 @@ def dropping() -> list[str]:
 def _drops(program: str) -> bool:
     if program in _LEGACY_TABLES:
         return "-P FORWARD DROP" in _run(program, "-S", "FORWARD")[1]
-    # What iptables-nft keeps is asked for in this process: to start a program takes ten times as long.
+    return "policy drop;" in _listed(program, "filter", "FORWARD")
+
+
+def _has_chain(program: str, table: str, chain: str) -> bool:
+    if program in _LEGACY_TABLES:
+        return _run(program, "-t", table, "-n", "-L", chain)[0]
+    return bool(_listed(program, table, chain))
+
+
+def _listed(program: str, table: str, chain: str) -> str:
+    """A chain of iptables-nft; empty if there is none."""
+    # Asked for in this process: to start a program takes ten times as long.
     nft = Nftables()
     try:
-        return "policy drop;" in nft.run(f"list chain {_NFT_FAMILIES[program]} filter FORWARD")
+        return nft.run(f"list chain {_NFT_FAMILIES[program]} {table} {chain}")
     except NftablesError:
-        return False
+        return ""
     finally:
         nft.close()
+
+
+def forget_forwards(subnets: Sequence[str]) -> None:
+    """Delete what a dockerd before us has left of ports that it had published to these subnets' addresses.
+
+    They are all ours to forward to: its rules would take the host's ports for containers of the past.
+    """
+    networks = [ip_network(subnet) for subnet in subnets]
+    for program in _programs("nat"):
+        if not _has_chain(program, "nat", "DOCKER"):
+            continue
+        for line in _run(program, "-t", "nat", "-S", "DOCKER")[1].splitlines():
+            words = shlex.split(line)
+            if "--to-destination" not in words:
+                continue
+            target = words[words.index("--to-destination") + 1].rpartition(":")[0].strip("[]")
+            if any(ip_address(target) in network for network in networks):
+                _run(program, "-t", "nat", "-D", *words[1:])
+
+
+def forget_resolver() -> None:
+    """In the calling thread's namespace, let queries to 127.0.0.11 go there, and not to dockerd's port."""
+    for program in _programs("nat"):
+        if _has_chain(program, "nat", "DOCKER_OUTPUT"):
+            for chain in ("DOCKER_OUTPUT", "DOCKER_POSTROUTING"):
+                _run(program, "-t", "nat", "-F", chain)
 
 
 def obstacles(owner: str, links: list[str]) -> list[str]:
@@ -120,14 +159,14 @@ def _rules(owner: str, link: str) -> Iterator[list[str]]:
     yield ["-o", link, *comment]
 
 
-def _programs() -> list[str]:
+def _programs(table: str = "filter") -> list[str]:
     found = []
     for name in _IPTABLES:
         tables = _LEGACY_TABLES.get(name)
         if tables is not None:
             # Asking the legacy program would load its modules: only where its table is in use.
             try:
-                if "filter" not in tables.read_text().split():
+                if table not in tables.read_text().split():
                     continue
             except OSError:
                 continue

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longshore.errors import EngineError
 from longshore.linux import rtnetlink
-from longshore.linux.namespaces import is_network_namespace, remove_network_namespace
+from longshore.linux.namespaces import (
+    in_network_namespace,
+    is_network_namespace,
+    remove_network_namespace,
+)
+from longshore.network.foreign import forget_forwards, forget_resolver
+from longshore.network.moving import move_ports
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxRecord
 
@@ -21,15 +28,19 @@ log = logging.getLogger(__name__)
 
 
 async def restore_sandboxes(
-    controller: NetworkController, sandboxes: dict[str, Sandbox], active: Mapping[str, str]
+    controller: NetworkController,
+    sandboxes: dict[str, Sandbox],
+    active: Mapping[str, str],
+    made_elsewhere: Callable[[str], SandboxRecord | None],
 ) -> None:
     """Fill `sandboxes` with those of active containers, by container id. Raises OSError."""
     kept: set[str] = set()
     left_over: list[SandboxRecord] = []
     for record in await asyncio.to_thread(controller.store.load, "sandbox", SandboxRecord):
-        alive = record.container_id in active and (
-            record.options.host or is_network_namespace(Path(record.key))
-        )
+        key = active.get(record.container_id)
+        alive = key is not None and (record.options.host or is_network_namespace(Path(record.key)))
+        if alive and key and _is_another(Path(key), Path(record.key)):
+            alive = False  # Another daemon has started the container again since.
         known = sandboxes.get(record.container_id)
         if known is not None and known.id == record.id:
             continue  # Under the name that older versions gave it.
@@ -40,13 +51,46 @@ async def restore_sandboxes(
         sandbox = sandboxes[record.container_id] = Sandbox(controller, record)
         kept.add(Path(record.key).name)
         await asyncio.to_thread(_rename_record, controller, sandbox)
+        await _forget_resolver(record)
         for problem in await sandbox.restore():
             log.warning("container %s: %s", record.container_id[:12], problem)
     for record in left_over:
         await asyncio.to_thread(_remove_left_over, controller, record)
         await _give_addresses_back(controller, record)
         await asyncio.to_thread(controller.store.delete, "sandbox", record.id)
+    if controller.config.firewall:
+        subnets = [pool.subnet for network in controller.networks() for pool in network.record.pools]
+        await asyncio.to_thread(forget_forwards, subnets)
+    for id in active.keys() - sandboxes.keys():
+        if (made := await asyncio.to_thread(made_elsewhere, id)) is not None:
+            kept.add(Path(made.key).name)
+            sandbox = sandboxes[id] = Sandbox(controller, made)
+            await asyncio.to_thread(sandbox.save)
+            for problem in await _adopt(controller, sandbox):
+                log.warning("container %s: %s", id[:12], problem)
     await asyncio.to_thread(_remove_namespaces, controller.config.namespaces, kept)
+
+
+def _is_another(now: Path, then: Path) -> bool:
+    # By their names: /var/run is a link to /run, and each daemon may have been told of either.
+    return now.name != then.name and is_network_namespace(now)
+
+
+async def _forget_resolver(record: SandboxRecord) -> None:
+    if not record.options.host and any(endpoint.dns_names for endpoint in record.endpoints):
+        with suppress(OSError):
+            await asyncio.to_thread(in_network_namespace, record.key, forget_resolver)
+
+
+async def _adopt(controller: NetworkController, sandbox: Sandbox) -> list[str]:
+    """Take up a sandbox that another daemon made, its ports too; returns what could not be had."""
+    await _forget_resolver(sandbox.record)
+    problems = await sandbox.restore()
+    try:
+        await move_ports(controller, sandbox)
+    except EngineError as exc:
+        problems.append(exc.message)
+    return problems
 
 
 def _rename_record(controller: NetworkController, sandbox: Sandbox) -> None:

@@ -78,14 +78,15 @@ chain spoofing {
     ct state new,invalid iifname @bridges ip6 saddr @subnets6 iifname . ip6 saddr != @local6 drop
 }
 # A neighbour may address 127.0.0.1 to us; translated here, it would get past the kernel's own check.
+# (Behind iptables' chains: should this table outlive us, a dockerd that comes after us publishes before it.)
 chain prerouting {
-    type nat hook prerouting priority dstnat; policy accept;
+    type nat hook prerouting priority dstnat + 1; policy accept;
     ip daddr 127.0.0.0/8 return
     fib daddr type local jump publish
 }
 # The kernel lets nothing leave that comes from ::1: a relay is there for it.
 chain output {
-    type nat hook output priority -100; policy accept;
+    type nat hook output priority -99; policy accept;
     ip6 daddr ::1 return
     fib daddr type local jump publish
 }

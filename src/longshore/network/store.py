@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.changed: Callable[[str], None] = lambda _: None
+        """Called with the kind of what was saved or deleted, in the same thread."""
 
     def open(self) -> None:
         """Make the directory, and remove what a crash left half written. Raises OSError."""
@@ -31,10 +34,12 @@ class Store:
         """
         content = msgspec.json.encode(record, enc_hook=str)
         write_atomically(self._path(kind, id), content, durable=durable)
+        self.changed(kind)
 
     def delete(self, kind: str, id: str) -> None:
         """Delete a record, if there is one."""
         self._path(kind, id).unlink(missing_ok=True)
+        self.changed(kind)
 
     def load(self, kind: str, type: type[Record]) -> list[Record]:
         """All records of a kind; files that are no record of it are passed over."""

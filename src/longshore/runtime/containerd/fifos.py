@@ -95,9 +95,8 @@ def make(directory: Path, prefix: str, *, stdin: bool, terminal: bool) -> tuple[
     return fifos, stdio
 
 
-def reopen(directory: Path, prefix: str, *, stdin: bool, terminal: bool) -> tuple[FIFOs, Stdio]:
+def reopen(fifos: FIFOs) -> Stdio:
     """Open the pipes of a process that runs already. A stream that it has closed is None."""
-    fifos = paths(directory, prefix, stdin=stdin, terminal=terminal)
     stdio = Stdio(None, None, None)
     for name, flags in (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_RDONLY)):
         if path := getattr(fifos, name):
@@ -107,7 +106,7 @@ def reopen(directory: Path, prefix: str, *, stdin: bool, terminal: bool) -> tupl
                 if exc.errno not in (errno.ENXIO, errno.ENOENT):
                     close(stdio)
                     raise
-    return fifos, stdio
+    return stdio
 
 
 def close(stdio: Stdio) -> None:

@@ -36,6 +36,9 @@ from longshore.tracing import span
 if TYPE_CHECKING:
     from longshore.runtime.containerd.metrics import MetricsReader
 
+BUNDLE = "com.docker/engine.bundle.path"
+"""Label of a container by which dockerd knows where the pipes of its processes are to be."""
+
 REMEMBERED = 1000
 """Ids of deleted containers kept at most."""
 
@@ -139,7 +142,8 @@ class ContainerdRuntime(TaskRuntime):
         try:
             client = await self._connection.client()
             with span("containerd container"):
-                await create_container(client, id, spec, runtime, labels or {})
+                bundle = {BUNDLE: str(self._fifo_dir / id)}
+                await create_container(client, id, spec, runtime, {**(labels or {}), **bundle})
             try:
                 keep = checkpoint is not None
                 with self._streams(process, stdin, terminal, attach, keep=keep) as pipes:
@@ -296,6 +300,7 @@ class ContainerdRuntime(TaskRuntime):
         for each in self._processes.table.pop(id, {}).values():
             if each.fifos is not None:
                 each.fifos.drop_guards()
+                fifos.remove_directory(each.fifos.directory)
         fifos.remove_directory(self._fifo_dir / id)
         return status or ended_status(before)
 
@@ -306,8 +311,13 @@ class ContainerdRuntime(TaskRuntime):
     async def reattach(self, id: str, *, stdin: bool, terminal: bool, attach: Attach) -> None:
         """See TaskRuntime.reattach. Raises NotFound if there is no such task."""
         process = self._known(id)
-        process.fifos, stdio = fifos.reopen(self._fifo_dir / id, "init", stdin=stdin, terminal=terminal)
-        attach(stdio)
+        client = await self._connection.client()
+        task = (await client.get(pb.ProcessRequest(container_id=id))).process
+        process.fifos = fifos.paths(self._fifo_dir / id, "init", stdin=stdin, terminal=terminal)
+        if task.stdout and task.stdout != process.fifos.stdout:  # Another engine's, which has its own places.
+            streams = (task.stdin if stdin else "", task.stdout, task.stderr)
+            process.fifos = fifos.FIFOs(Path(task.stdout).parent, "init", *streams)
+        attach(fifos.reopen(process.fifos))
 
     def subscribe(self, callback: Callable[[TaskEvent], None]) -> Callable[[], None]:
         """See TaskRuntime.subscribe."""

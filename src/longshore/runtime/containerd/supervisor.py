@@ -1,7 +1,8 @@
-"""The containerd that is the engine's own: found alive or started, watched, and told to end.
+"""The containerd that is the engine's own: started, watched, and told to end.
 
-It runs in a session of its own and outlives the engine, whatever kills that. Its log therefore goes to a file
-that we follow (a pipe would kill it with SIGPIPE once we are gone), cut back when it has grown too long.
+It ends with the engine, whatever kills that, as dockerd's does: whichever daemon comes next on the same
+roots starts its own, which finds the shims, and those outlive all of them. Its log goes to a file that we
+follow, cut back when it has grown too long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -173,9 +175,9 @@ class Supervisor:
             self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_NOFOLLOW, 0o600
         )
         try:
-            self._child = await asyncio.to_thread(
-                subprocess.Popen,
-                [binary, "--config", str(self._config)],
+            # Not in a thread: what it is bound to is the very thread that starts it.
+            self._child = subprocess.Popen(  # noqa: ASYNC220 - some 2 ms
+                _bound_to_us([binary, "--config", str(self._config)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -279,6 +281,18 @@ disabled_plugins = [{disabled}]
         if level == logging.INFO or (level <= logging.ERROR and _ORDINARY.match(message)):
             level = logging.DEBUG
         self._log.log(level, "containerd: %s", message)
+
+
+def _bound_to_us(command: list[str]) -> list[str]:
+    """The command, to be run so that the kernel kills it when the thread that starts it ends.
+
+    PR_SET_PDEATHSIG is nothing that one process could set for another; see prctl(2).
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None and Path(setpriv).resolve().name == "setpriv":  # busybox's does not know of it
+        return [setpriv, "--pdeathsig", "KILL", "--", *command]
+    script = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-I", "-S", "-c", script, *command]
 
 
 def _accepts(address: Path) -> bool:
