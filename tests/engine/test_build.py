@@ -265,14 +265,16 @@ def test_cache_from_an_image_that_was_loaded(fresh_daemon: Longshored, tmp_path:
     assert docker.out("inspect", "-f", "{{.Id}}", "again:1") == id
 
 
-def test_an_image_from_elsewhere_is_no_cache(builder: Longshored, tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy", ["COPY", "COPY --link"])
+def test_an_image_from_elsewhere_is_no_cache(builder: Longshored, tmp_path: Path, copy: str) -> None:
     """Whoever made it may claim that it is what a step makes of nothing."""
-    made(builder, "FROM scratch\nCOPY f /f\n", {"f": b"good"}, t="forged:1")
+    dockerfile, files = f"FROM scratch\n{copy} f /f\n", {"f": b"good"}
+    made(builder, dockerfile, files, t="forged:1")
     docker = builder.docker
     docker("save", "-o", str(tmp_path / "saved.tar"), "forged:1")
     docker("rmi", "forged:1")
     docker("load", "-i", str(tmp_path / "saved.tar"))
-    assert "Using cache" not in made(builder, "FROM scratch\nCOPY f /f\n", {"f": b"good"})
+    assert "Using cache" not in made(builder, dockerfile, files)
 
 
 @pytest.fixture

@@ -8,34 +8,48 @@ from pathlib import Path
 from typing import BinaryIO
 
 from longshore.build.patterns import IgnoreRules, clean, read_ignore_file
+from longshore.build.sources import content_digest
 from longshore.errors import InvalidParameter
 from longshore.layers.compression import decompressed
 from longshore.layers.copying import CopyExtractor
+from longshore.layers.extract import clean as clean_name
 from longshore.layers.idmap import IdMap
 from longshore.layers.remove import remove_tree
-from longshore.layers.tarstream import TarStream, refusing_damage
+from longshore.layers.tarstream import REGULAR, TarStream, refusing_damage
 from longshore.linux.openat import openat2
 from longshore.linux.rootfs_open import read_in_root
 
 DEFAULT_DOCKERFILE = "Dockerfile"
 IGNORE_FILE = ".dockerignore"
+_SMALL = 64 << 10
+_MOST_DIGESTS = 100_000
 
 
 def unpack_context(
     archive: BinaryIO, directory: Path, ids: IdMap, check: Callable[[], None] = lambda: None
-) -> None:
+) -> dict[str, bytes]:
     """Fill `directory` from an archive, plain or compressed; owners are those that `ids` give. Blocks.
 
     Nothing in it leads out of `directory`, whatever its names and links say. `check` is called again and
-    again, and may raise to end it. Raises InvalidParameter.
+    again, and may raise to end it. Returns the digests of small files' contents by their paths, so that most
+    need not be read to be known. Raises InvalidParameter.
     """
+    digests: dict[str, bytes] = {}
     stream = TarStream(watched(decompressed(archive), check))
     with CopyExtractor(directory, ids, "/") as extractor:
         for entry in stream:
             with refusing_damage(entry):
-                extractor.add(entry, stream.content())
+                # What a path was before counts no more, whatever takes its place.
+                digests.pop(path := clean_name(entry.name), None)
+                if entry.size > _SMALL or entry.type != REGULAR or entry.sparse is not None:
+                    extractor.add(entry, stream.content())
+                    continue
+                extractor.add(entry, content := stream.all_content())
+                if not entry.xattrs and len(digests) < _MOST_DIGESTS:
+                    digests[path] = content_digest(content)
     for _ in stream.rest():
         pass
+    return digests
 
 
 def watched(read: Callable[[], bytes], check: Callable[[], None]) -> Callable[[], bytes]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename
+from types import MappingProxyType
 
 from longshore.build.patterns import IgnoreRules, clean, go_match, has_wildcards
 from longshore.errors import InvalidParameter, NotFound
@@ -59,16 +60,18 @@ def find_sources(
     parents: bool = False,
     ownership: bool = False,
     check: Callable[[], None] = lambda: None,
+    known: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[Source]:
     """What the patterns of a COPY stand for below `root`, in order.
 
     `ownership`: owners are copied too, and so matter. `check` is called again and again, and may raise to
-    end it. Raises NotFound, worded as Docker words it.
+    end it. `known`: contents' digests (`content_digest`) by path below `root`, of files that have not changed
+    since and have no capabilities. Raises NotFound, worded as Docker words it.
     """
     rules = IgnoreRules(exclude) if exclude else None
-    hasher = _Hasher(rules, ownership, check)
     found: list[Source] = []
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    hasher = _Hasher(rules, ownership, check, known, _real_path(directory))
     try:
         for pattern in patterns:
             wanted, pivot = _pivot(pattern) if parents else (pattern, "")
@@ -83,6 +86,11 @@ def find_sources(
     if not found:
         raise NotFound("no source files were specified")
     return found
+
+
+def content_digest(content: bytes) -> bytes:
+    """What a file's content counts as."""
+    return hashlib.sha256(content).digest()
 
 
 def hash_strings(kind: str, hashes: list[str]) -> str:
@@ -197,10 +205,19 @@ def _source(root: Path, directory: int, path: str, hasher: _Hasher, pivot: str) 
 class _Hasher:
     """Digests of all that matters about files."""
 
-    def __init__(self, rules: IgnoreRules | None, ownership: bool, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        rules: IgnoreRules | None,
+        ownership: bool,
+        check: Callable[[], None],
+        known: Mapping[str, bytes],
+        root: str,
+    ) -> None:
         self._rules = rules
         self._ownership = ownership
         self._check = check
+        self._known = known
+        self._root = root
 
     def of_file(self, file: int, name: str, found: os.stat_result) -> str:
         digest = hashlib.sha256()
@@ -213,9 +230,16 @@ class _Hasher:
 
     def of_directory(self, top: int) -> str:
         digest = hashlib.sha256()
+        # Where it is, links resolved: below that, none is followed.
+        prefix = _real_path(top).removeprefix(self._root).strip("/")
+        prefix += "/" if prefix else ""
         for entry in walk(top, self._rules):
             self._check()
             mode = entry.found.st_mode
+            if stat.S_ISREG(mode) and (known := self._known.get(prefix + entry.name)) is not None:
+                _note(digest, entry.name, entry.found, self._ownership, None)
+                digest.update(known)
+                continue
             if stat.S_ISREG(mode):
                 with reading(entry.parent, entry.base) as file:
                     self._add(digest, entry.name, entry.found, file)
@@ -229,9 +253,15 @@ class _Hasher:
 
     def _add(self, digest: hashlib._Hash, name: str, found: os.stat_result, file: int) -> None:
         _note(digest, name, found, self._ownership, capability(file))
+        content = hashlib.sha256()
         for chunk in chunks_of(file):
             self._check()
-            digest.update(chunk)
+            content.update(chunk)
+        digest.update(content.digest())
+
+
+def _real_path(directory: int) -> str:
+    return str(Path(f"/proc/self/fd/{directory}").readlink())
 
 
 def _note(

@@ -164,7 +164,13 @@ async def _sources(stage: StageRun, wanted: _Wanted, root: Path, *, ownership: b
     def work(check: Callable[[], None]) -> list[Source]:
         try:
             return find_sources(
-                root, local, instruction.exclude, parents=parents, ownership=ownership, check=check
+                root,
+                local,
+                instruction.exclude,
+                parents=parents,
+                ownership=ownership,
+                check=check,
+                known=stage.build.space.digests_of(root),
             )
         except NotFound as exc:
             if instruction.origin or "no source files" in exc.message:

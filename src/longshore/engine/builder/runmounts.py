@@ -162,7 +162,8 @@ class RunMounts:
     def _bind(self, mount: Mount, root: Path, *, fetched: bool) -> None:
         """`fetched`: from the context or another that is known by its content."""
         if fetched:
-            self._marks.append(find_sources(root, [mount.source or "."], [])[0].hash)
+            known = self._stage.build.space.digests_of(root)
+            self._marks.append(find_sources(root, [mount.source or "."], [], known=known)[0].hash)
         directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             file = openat2(directory, mount.source or ".", os.O_PATH)

@@ -48,14 +48,15 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.context = root / "context"
+        self._digests: dict[str, bytes] = {}
         self._containers = root / "containers"
         root.mkdir(mode=0o700, parents=True)
         self._containers.mkdir()
         # Steps may see it, whoever they run as; from outside the way leads through `root`.
         _make_readable(self.context)
 
-    def fill(self, stream: BinaryIO, unpack: Callable[[BinaryIO], None]) -> None:
-        """Let `unpack` fill the context from `stream`. Blocks.
+    def fill(self, stream: BinaryIO, unpack: Callable[[BinaryIO], dict[str, bytes]]) -> None:
+        """Let `unpack` fill the context from `stream`, and tell its digests. Blocks.
 
         A small context is kept in memory, which spares the disk hundreds of files that most builds only
         look at. Should it turn out to be large once unpacked, it is unpacked again, on the disk.
@@ -64,14 +65,14 @@ class Workspace:
         if len(start) <= _SMALL:
             try:
                 mount("tmpfs", self.context, "tmpfs", data=_MEMORY)
-                unpack(io.BytesIO(start))
+                self._digests = unpack(io.BytesIO(start))
                 return
             except OSError as exc:
                 self._release_memory()
                 if exc.errno not in (errno.ENOSPC, errno.EPERM):
                     raise
         chunks = chain((start,), iter(lambda: stream.read(_CHUNK), b""))
-        unpack(ChunkReader(chunks))
+        self._digests = unpack(ChunkReader(chunks))
 
     def hold(self, files: int, size: int) -> Path:
         """The context, which so many files and bytes are about to fill; in memory if they are few. Blocks."""
@@ -85,6 +86,10 @@ class Workspace:
         from longshore.build.context import find_dockerfile
 
         return b"" if options.local_dockerfile else find_dockerfile(self.context, options.dockerfile)
+
+    def digests_of(self, root: Path) -> dict[str, bytes]:
+        """Of files below `root`, by path, as they were sent: none unless it is the context."""
+        return self._digests if root == self.root / "context" else {}
 
     def close(self) -> None:
         """Remove all of it."""
