@@ -108,8 +108,22 @@ def test_dockerd_and_we_take_each_others_images(
         docker("rmi", "-f", id)
         docker("pull", theirs)
         assert docker.out("inspect", "-f", "{{.Id}}", theirs) == id
+        # What is said while a repository comes, a tag of it that is here, and a digest.
+        repository, digest = ours.removesuffix(":1"), registry.manifest("ours/app", "1")[0]
+        for daemon in (daemon_with_image, other):
+            daemon.docker("rmi", "-f", id)
+        for name in (repository, ours, f"{repository}@{digest}"):
+            assert said_of_pull(daemon_with_image, name) == said_of_pull(other, name)
     finally:
         other.destroy()
+
+
+def said_of_pull(daemon: Daemon, name: str) -> set[str]:
+    """The different messages without numbers, but for whether a layer had to wait for others."""
+    answer = Client(daemon.socket, "1.41").post("/images/create", fromImage=name).expect(200)
+    messages = [json.loads(line) for line in answer.body.splitlines()]
+    said = [each for each in messages if not each.get("progressDetail") and each["status"] != "Waiting"]
+    return {json.dumps(each, sort_keys=True) for each in said}
 
 
 def test_what_a_registry_has_is_not_sent_again(daemon_with_image: Longshored, registry: Registry) -> None:

@@ -32,7 +32,8 @@ def kept(daemon: Longshored) -> set[str]:
             relative = path.relative_to(daemon.data_root)
             if len(relative.parts) <= (3 if part in ("overlay2", "volumes") else 9):
                 found.add(str(relative))
-    return {path for path in found if "/distribution" not in path}
+    # Hints about registries, and a database that is being written, are not space to give back.
+    return {path for path in found if "/distribution" not in path and ".tmp-metadata.db-" not in path}
 
 
 def killed(daemon: Longshored, *clients: subprocess.Popen[Any]) -> None:

@@ -230,6 +230,36 @@ def test_unknown_images(service: ImageService, name: str, message: str) -> None:
     assert caught.value.message == message
 
 
+def test_what_a_killed_daemon_was_bringing_in_or_deleting_goes(tmp_path: Path) -> None:
+    def opened() -> tuple[LayerStore, ImageService]:
+        layers = LayerStore(tmp_path / "data", "vfs")
+        service = ImageService(tmp_path / "data", layers)
+        layers.release_loose()
+        layers.cleanup_orphans()
+        return layers, service
+
+    layers, service = opened()
+    load(service, docker_archive([tar({"a": b"1"}), tar({"b": b"2"})], ["app:1"]))
+    image = service.resolve("app:1")
+    # On its way: a layer on those of the image, and another one on it.
+    chain: str | None = image.chain_id
+    for name in ("c", "d"):
+        chain = layers.register(io.BytesIO(tar({name: b"x"})), chain).chain_id
+    assert len(layers.layers()) == 4
+    layers, service = opened()
+    assert {layer.chain_id for layer in layers.layers()} >= {image.chain_id}
+    assert len(layers.layers()) == len(layers.driver.ids()) == 2
+    # Half deleted: its configuration is gone.
+    layers.loosen(layers.get(image.chain_id))
+    base = tmp_path / "data/image/vfs/imagedb"
+    (base / "content/sha256" / image.id[7:]).unlink()
+    layers, service = opened()
+    assert layers.layers() == []
+    assert layers.driver.ids() == set()
+    assert list((base / "metadata/sha256").iterdir()) == []
+    assert list((tmp_path / "data/image/vfs/layerdb/loose").iterdir()) == []
+
+
 def test_rules_of_deletion(service: ImageService) -> None:
     (id,) = load(service, docker_archive(LAYERS, ["app:1", "app:2"]))
     short = id[7:19]

@@ -234,6 +234,9 @@ def test_a_registry_has_to_prove_who_it_is(secure: Registry, authority: Path, tm
         "x509: certificate signed by unknown authority"
     )
     ping(verify=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(authority / "ca.crt"))  # what the system trusts
+        ping(verify=True)
     directory = tmp_path / secure.address
     directory.mkdir()
     (directory / "our.crt").write_bytes((authority / "ca.crt").read_bytes())

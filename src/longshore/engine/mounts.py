@@ -86,7 +86,10 @@ async def release_mount_points(engine: Engine, container: Container, *, remove_a
         if remove_anonymous and point.Spec is not None and not point.Spec.Source:
             # Other containers may use it by --volumes-from: then it is theirs to remove.
             with contextlib.suppress(Conflict, NotFound):
-                await asyncio.to_thread(engine.volumes.remove, point.Name)
+                try:
+                    await asyncio.to_thread(engine.volumes.remove, point.Name)
+                except System as exc:  # A plug-in that is gone keeps its volume, not our container.
+                    log.error("container %s: %s", container.id[:12], exc)
 
 
 def reference_volumes(engine: Engine, container: Container) -> None:

@@ -226,6 +226,11 @@ class ImageStore:
         sync_directory(directory)
 
     def _load(self) -> None:
+        for (
+            leftover
+        ) in self._metadata.iterdir():  # of an image that was being deleted when a daemon was killed
+            if DIGEST.fullmatch(f"sha256:{leftover.name}") and not (self._content / leftover.name).exists():
+                shutil.rmtree(leftover, ignore_errors=True)
         for name in [entry.name for entry in self._content.iterdir()]:
             if not DIGEST.fullmatch(f"sha256:{name}"):
                 continue

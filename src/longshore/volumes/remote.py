@@ -155,8 +155,14 @@ class RemoteVolumes:
 
     def describe(self, entry: VolumeRecord) -> Volume | None:
         """None if the plug-in has no such volume. Raises NotFound if the plug-in is gone, PluginFailure."""
+        from longshore.plugins import PluginUnreachable
+
         driver = self._driver(entry.driver)
-        said = driver.get(entry.name)
+        try:
+            said = driver.get(entry.name)
+        except PluginUnreachable as exc:
+            what = f'error while checking if volume "{entry.name}" exists in driver "{entry.driver}"'
+            raise PluginUnreachable(f"{what}: {exc}") from exc
         return None if said is None else _volume(entry, said, driver.scope)
 
     def outline(self, entry: VolumeRecord) -> Volume:

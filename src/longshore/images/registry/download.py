@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -41,7 +42,10 @@ def download_blob(
     the settings allow.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    id = blob.digest[7:19]
+
+    def say(status: str) -> None:
+        emit({"status": status, "progressDetail": {}, "id": blob.digest[7:19]})
+
     download = _Download(client, blob, tempfile.TemporaryFile(dir=directory), emit)  # noqa: SIM115
     try:
         attempts = 0
@@ -58,10 +62,10 @@ def download_blob(
                 log.info(
                     "Download failed, retrying (%d/%d): %s", attempts, settings.max_download_attempts, exc
                 )
-                _wait(exc, attempts, settings, id, emit, cancellation)
-        emit({"status": "Verifying Checksum", "progressDetail": {}, "id": id})
+                count_down(delay_before(attempts, exc, settings), say, cancellation)
+        say("Verifying Checksum")
         download.verify()
-        emit({"status": "Download complete", "progressDetail": {}, "id": id})
+        say("Download complete")
         download.file.seek(0)
         return download.file
     except BaseException:
@@ -138,18 +142,15 @@ class _Download:
         self._received = 0
 
 
-def _wait(
-    error: EngineError,
-    attempt: int,
-    settings: RegistrySettings,
-    id: str,
-    emit: ProgressCallback,
-    cancellation: Cancellation,
-) -> None:
-    left = min(wait_asked_for(error) or settings.retry_delay * 2 ** (attempt - 1), LONGEST_WAIT)
-    while left > 0:
-        seconds = max(round(left), 1)
-        plural = "" if seconds == 1 else "s"
-        emit({"status": f"Retrying in {seconds} second{plural}", "progressDetail": {}, "id": id})
-        cancellation.sleep(min(left, 1.0))
-        left -= 1.0
+def count_down(seconds: float, say: Callable[[str], None], cancellation: Cancellation) -> None:
+    """Wait before the next attempt, and say for how long still. Raises Cancelled."""
+    while seconds > 0:
+        shown = max(round(seconds), 1)
+        say(f"Retrying in {shown} second{'' if shown == 1 else 's'}")
+        cancellation.sleep(min(seconds, 1.0))
+        seconds -= 1.0
+
+
+def delay_before(attempt: int, error: EngineError, settings: RegistrySettings) -> float:
+    """Seconds to wait before the attempt after `attempt`, which failed."""
+    return min(wait_asked_for(error) or settings.retry_delay * 2 ** (attempt - 1), LONGEST_WAIT)

@@ -181,7 +181,12 @@ class _Puller:
         )
         top = await call(self._client, lambda client: client.manifest(digest or reference.tag))
         found = parse_manifest(top.content, top.media_type, str(reference))
-        self._emit({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
+        self._emit(
+            {
+                "status": f"Pulling from {reference.path}",
+                "id": str(reference) if reference.digest else reference.tag,
+            }
+        )
         if isinstance(found, Index):
             descriptor = select(found, self._platform)
             one = await call(self._client, lambda client: client.manifest(descriptor.digest))

@@ -37,8 +37,9 @@ class WantedLayer(NamedTuple):
 class Transfer:
     """One layer on its way, and who waits for it."""
 
-    def __init__(self, wanted: WantedLayer) -> None:
+    def __init__(self, wanted: WantedLayer, below: Transfer | str | None) -> None:
         self.wanted = wanted
+        self.below = below
         self.task: asyncio.Task[Layer]
         self._loop = asyncio.get_running_loop()
         self._watchers: list[ProgressCallback] = []
@@ -57,6 +58,8 @@ class Transfer:
 
     def has_failed(self) -> bool:
         """Whether those who wait are about to leave, and whoever comes now has to try again."""
+        if isinstance(self.below, Transfer) and self.below.has_failed():
+            return True
         return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
 
     def emit(self, message: dict[str, Any]) -> None:
@@ -104,7 +107,7 @@ class LayerTransfers:
         """
         transfer = self._transfers.get(wanted.key)
         if transfer is None or transfer.has_failed():
-            transfer = self._transfers[wanted.key] = Transfer(wanted)
+            transfer = self._transfers[wanted.key] = Transfer(wanted, below)
             transfer.task = asyncio.create_task(
                 self._run(transfer, below, client), name=f"layer {wanted.key}"
             )

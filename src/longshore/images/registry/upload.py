@@ -16,8 +16,9 @@ from longshore.errors import EngineError
 from longshore.images.progress import Progress, ProgressCallback
 from longshore.images.reference import Reference
 from longshore.images.registry.client import RepositoryClient
+from longshore.images.registry.download import count_down, delay_before
 from longshore.images.registry.endpoints import RegistrySettings
-from longshore.images.registry.failures import LONGEST_WAIT, may_try_again, wait_asked_for
+from longshore.images.registry.failures import may_try_again
 from longshore.images.registry.manifests import DOCKER_LAYER, Descriptor
 from longshore.images.registry.metadata import BlobSource, DistributionMetadata, source_of
 from longshore.images.registry.transport import UPLOAD_BLOCK, Cancellation
@@ -64,12 +65,11 @@ def upload_layer(
             if not may_try_again(exc) or attempts >= context.settings.max_download_attempts:
                 raise
             log.info("Upload failed, retrying: %s", exc)
-            delay = wait_asked_for(exc) or min(
-                context.settings.retry_delay * 2 ** (attempts - 1), LONGEST_WAIT
+            count_down(
+                delay_before(attempts, exc, context.settings),
+                lambda status: say(context, layer, status),
+                cancellation,
             )
-            seconds = max(round(delay), 1)
-            say(context, layer, f"Retrying in {seconds} second{'' if seconds == 1 else 's'}")
-            cancellation.sleep(delay)
     say(context, layer, "Pushed")
     _remember(context, layer, blob.digest)
     return blob
