@@ -11,6 +11,10 @@ from typing import TypeVar
 import pytest
 from harness import Busybox, Client, Daemon, DockerCLI, Dockerd, Longshored, Machine
 from harness.machine import give_back_shared
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # A machine may be slow, and is right all the same.
+settings.load_profile("untimed")
 
 _SHARED = os.environ.get("LONGSHORE_TEST_MACHINE") == "shared"
 """Others work on this machine while the suite runs: what changes may be theirs, so nothing is concluded."""

@@ -75,6 +75,30 @@ def test_what_is_asked_for(
 
 
 @proves("EndpointSettings.Aliases", "EndpointSettings.DNSNames")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"IPAMConfig": {"IPv4Address": "fd00::1"}}, "invalid IPv4 address: fd00::1"),
+        ({"IPAMConfig": {"IPv4Address": "0.0.0.0"}}, "invalid IPv4 address: 0.0.0.0"),
+        ({"IPAMConfig": {"IPv6Address": "fe80::1%eth0"}}, "invalid IPv6 address: fe80::1%eth0"),
+        ({"IPAMConfig": {"LinkLocalIPs": ["x", "::"]}}, "invalid link-local IP address: x"),
+        ({"IPAMConfig": {"IPv4Address": "10.9.9.9"}}, "no configured subnet contains IP address 10.9.9.9"),
+        ({"MacAddress": "02:00:00:00:00:7g"}, "invalid MAC address 02:00:00:00:00:7g"),
+        ({"DriverOpts": {SYSCTLS: "net.ipv4.conf.eth0.x=1"}}, "unrecognised network interface sysctl"),
+    ],
+)
+def test_what_cannot_be_had(api: Client, network: str, settings: dict[str, Any], message: str) -> None:
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], **on(**settings)}
+    refused = api.post("/containers/create", body).expect(400)
+    assert refused.message.startswith("invalid config for network own: ") and message in refused.message
+    container = api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"]}).expect(201).json["Id"]
+    try:
+        asked = {"Container": container, "EndpointConfig": settings}
+        assert api.post(f"/networks/{network}/connect", asked).expect(400).message == refused.message
+    finally:
+        api.delete(f"/containers/{container}").expect(204)
+
+
 def test_names(api: Client, network: str) -> None:
     id = start(api, on(Aliases=["alias"]) | {"Hostname": "host"}, name="named")
     endpoint = inspect(api, id)["NetworkSettings"]["Networks"]["own"]

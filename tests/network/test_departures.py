@@ -18,7 +18,7 @@ Serve = Callable[..., Server]
 
 def test_a_restart_keeps_its_address(host: Machine, serve: Serve) -> None:
     async def run() -> None:
-        controller = host.controller(warm_sandboxes=2)
+        controller = host.controller()
         await controller.start({})
         await controller.create_network("app", ipam=[IPAMPool(subnet="10.79.0.0/24")])
         for _ in range(10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from network.office import Office
 
 from longshore.errors import EngineError, Forbidden, InvalidParameter, NotFound, System
 from longshore.network.ipam import IPAMPool
+from longshore.network.sandbox_record import SandboxOptions
 
 Serve = Callable[..., Server]
 GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
@@ -221,6 +223,41 @@ def test_a_plugin_that_is_gone_stops_nobody(office: Office) -> None:
         await controller.settled()
         await controller.remove_network(network)
         assert not controller.sandboxes()
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_a_network_stays_while_somebody_is_on_the_way_to_it(office: Office) -> None:
+    async def run() -> None:
+        controller = office.controller()
+        await controller.start({})
+        network = await controller.create_network("app", ipam_driver="office")
+        honest, asked, answered = office.addressing.call, threading.Event(), threading.Event()
+
+        def slow(method: str, given: Any = None) -> dict[str, Any]:
+            if method.endswith("RequestAddress"):
+                asked.set()
+                assert answered.wait(20)
+            return honest(method, given)
+
+        office.addressing.call = slow  # type: ignore[method-assign]
+        joining = asyncio.create_task(add(controller, "slow", "app"))
+        assert await asyncio.to_thread(asked.wait, 20)
+        with pytest.raises(Forbidden, match="has active endpoints"):
+            await controller.remove_network(network)
+        # A client that goes away meanwhile: what the plug-in gives is given back.
+        joining.cancel()
+        answered.set()
+        with pytest.raises(asyncio.CancelledError):
+            await joining
+        await controller.sandbox_destroy("slow")
+        await controller.settled()
+        await controller.remove_network(network)
+        assert office.is_empty()
+        with pytest.raises(Forbidden, match="is being removed"):
+            sandbox = await controller.create_sandbox("late", SandboxOptions())
+            await sandbox.join(network, endpoint_named("late"))
         await controller.stop(False)
 
     asyncio.run(run())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from longshore.containers.container import Container
-from longshore.containers.record import RecordEndpoint, ipam_config
+from longshore.containers.record import RecordEndpoint
+from longshore.engine.endpoint_settings import verify_endpoint
 from longshore.engine.engine import Engine
 from longshore.engine.networking import (
     connect_to_network,
@@ -179,14 +180,7 @@ async def network_connect(
         if known is not None and known.EndpointID:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         endpoint = codec.convert(codec.to_plain(settings or EndpointSettings()), RecordEndpoint)
-        wanted = ipam_config(endpoint)
-        if network.name in PREDEFINED and (wanted.IPv4Address or wanted.IPv6Address):
-            raise InvalidParameter(
-                f"invalid config for network {network.name}: invalid endpoint settings:\n"
-                "user specified IP address is supported on user defined networks only"
-            )
-        if network.behaviour.addressed:
-            network.check_wanted(wanted.IPv4Address, wanted.IPv6Address)
+        verify_endpoint(network.name, endpoint, network)
         endpoint.DesiredMacAddress, endpoint.MacAddress = endpoint.MacAddress, ""
         endpoint.NetworkID = network.id
         networks[network.name] = endpoint

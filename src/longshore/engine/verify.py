@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from longshore.containers.container import Container
+from longshore.engine.endpoint_settings import verify_endpoint
 from longshore.engine.engine import Engine
 from longshore.engine.networking import find_network
 from longshore.engine.spec import BUILT_IN
@@ -89,16 +92,7 @@ def verify_networking_config(
     if kind == "container" and not other:
         raise InvalidParameter("Invalid network mode: invalid container format container:<name|id>")
     for name, settings in endpoints.items():
-        wanted = settings.IPAMConfig
-        fixed = wanted is not None and (wanted.IPv4Address or wanted.IPv6Address)
-        if not fixed:
-            continue
-        try:
+        network = None
+        with suppress(EngineError):  # Docker too finds out about missing networks only at the start.
             network = find_network(engine, name, settings.NetworkID)
-        except EngineError:
-            continue  # Docker too finds out about missing networks only at the start.
-        if network.name in ("bridge", "host", "none"):
-            raise InvalidParameter(
-                f"invalid config for network {name}: invalid endpoint settings:\n"
-                "user specified IP address is supported on user defined networks only"
-            )
+        verify_endpoint(name, settings, network)

@@ -236,7 +236,7 @@ class NetworkController:
                 raise Forbidden(
                     f'error while removing network: configuration network "{network.name}" is in use'
                 )
-            if network.endpoints:
+            if network.endpoints or network.joining:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
                     for endpoint in network.endpoints.values()
@@ -247,10 +247,11 @@ class NetworkController:
             network.removing = True
             try:
                 await take_down(self, network)
-            except OSError as exc:
-                raise System(f"error while removing network: {exc}") from exc
-            finally:
-                network.removing = False
+            except BaseException as exc:
+                network.removing = self.networks_by_id.get(network.id) is not network
+                if isinstance(exc, OSError):
+                    raise System(f"error while removing network: {exc}") from exc
+                raise
 
     async def create_sandbox(self, container_id: str, options: SandboxOptions) -> Sandbox:
         """Make a container's sandbox, after destroying any stale one it has. Raises OSError, System."""

@@ -29,6 +29,9 @@ class Network:
         self.endpoints: dict[str, Endpoint] = {}
         """By endpoint id."""
         self.removing = False
+        """Whether its removal has begun, and when it is gone."""
+        self.joining = 0
+        """Endpoints that are on the way to it: a plug-in may take its time to give them addresses."""
         self._pools: list[tuple[AddressPool, str]] = []
         self._names: dict[str, dict[str, Endpoint]] = {}
         self._not_had: set[tuple[str, str]] = set()

@@ -74,18 +74,17 @@ async def _make_endpoint(
         links=dict(options.links),
         gateway_service=gateway_service,
     )
+    if network.removing:
+        raise Forbidden(f"network {network.name} is being removed")
     if network.behaviour.addressed:
         undo.push_async_callback(network.release_addresses, endpoint)
         network.check_wanted(options.ipv4_address, options.ipv6_address)
         endpoint.mac_address = _mac_address(options.mac_address)
-        ipam = network.ipam
-        if not endpoint.mac_address and ipam is not None and await asyncio.to_thread(ipam.needs_mac):
-            endpoint.mac_address = random_mac()
-        await network.take_addresses(endpoint, options.ipv4_address, options.ipv6_address)
-        if network.internal:
-            endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
-        if not endpoint.mac_address and not network.behaviour.gives_mac:
-            endpoint.mac_address = mac_of(endpoint.ipv4_address)
+        network.joining += 1
+        try:
+            await _take_addresses(network, endpoint, options)
+        finally:
+            network.joining -= 1
         endpoint.interface = _free_interface(network, endpoint, others)
         if network.driver == "bridge":
             endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
@@ -93,6 +92,17 @@ async def _make_endpoint(
     network.add_endpoint(endpoint)
     undo.callback(network.drop_endpoint, endpoint.id)
     return endpoint
+
+
+async def _take_addresses(network: Network, endpoint: Endpoint, options: EndpointOptions) -> None:
+    ipam = network.ipam
+    if not endpoint.mac_address and ipam is not None and await asyncio.to_thread(ipam.needs_mac):
+        endpoint.mac_address = random_mac()
+    await network.take_addresses(endpoint, options.ipv4_address, options.ipv6_address)
+    if network.internal:
+        endpoint.ipv4_gateway = endpoint.ipv6_gateway = ""
+    if not endpoint.mac_address and not network.behaviour.gives_mac:
+        endpoint.mac_address = mac_of(endpoint.ipv4_address)
 
 
 def _free_interface(network: Network, endpoint: Endpoint, others: Sequence[Endpoint]) -> str:

@@ -122,8 +122,6 @@ class Sandbox:
         name = options.name or self.container_id[:12]
         if any(endpoint.network_id == network.id for endpoint in self.endpoints):
             raise Forbidden(f"endpoint with name {name} already exists in network {network.name}")
-        if network.removing:
-            raise Forbidden(f"network {network.name} is being removed")
         if network.record.config_only:
             raise Forbidden("cannot create endpoint on configuration-only network")
         before = list(self.options.port_bindings)
