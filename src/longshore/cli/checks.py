@@ -223,15 +223,18 @@ def network(machine: Machine) -> Iterator[Finding]:
 
 
 def firewall(_: Machine) -> Finding:
-    """Somebody else's FORWARD policy that drops: our `accept` cannot undo their `drop`."""
+    """Somebody else's FORWARD policy that drops, or firewalld: our `accept` cannot undo their `drop`."""
+    from longshore.network import firewalld
     from longshore.network.foreign import dropping
 
-    programs = dropping()
+    found = [f"the FORWARD policy of {program} is DROP" for program in dropping()]
+    if firewalld.running():
+        found.append("firewalld refuses what no zone of it lets through")
     return _one(
         "other firewalls",
-        not programs,
+        not found,
         "none drops forwarded packets",
-        f"the FORWARD policy of {', '.join(programs)} is DROP",
+        "; ".join(found),
         "nothing: the daemon lets its own bridges through there and takes that back when it ends",
     )
 

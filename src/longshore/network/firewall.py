@@ -22,10 +22,12 @@ from longshore.network.ruleset import (
     commands,
     link_elements,
     port_elements,
+    rule_count,
     table_text,
     users_part,
 )
 
+_FLUSHED = "flushed before it was looked at"  # Nothing is like this, so that the next repair builds it again.
 _ABSENT = "No such file or directory"
 _USERS_CHAIN = f"chain {USERS}"
 _EMPTY = {_USERS_CHAIN: f"\tchain {USERS} {{\n\t}}\n"}
@@ -69,6 +71,8 @@ class Firewall:
                 parts += commands("add", self._isolation, self._isolating())
             self._nft.run("\n".join(parts))
             self._signature = self._sign()
+            if rule_count(self._signature) != rule_count(text + (ISOLATION if self._isolated else "")):
+                self._signature = _FLUSHED
 
     def repair(self) -> bool:
         """Build the table again if somebody took it, or what is in its chains, away; whether that was so."""

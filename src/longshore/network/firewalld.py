@@ -30,10 +30,9 @@ def refused(links: Iterable[str]) -> list[str]:
 def admit(links: Sequence[str]) -> None:
     """Let the links' traffic through. What it refuses stays `refused`. Blocks for a second at most times."""
     missing = refused(links)
-    if missing and not _call(f"--zone={ZONE}", f"--change-interface={missing[0]}"):
-        _make_zone()
-        _call(f"--zone={ZONE}", f"--change-interface={missing[0]}")
-    for link in missing[1:]:
+    if missing and not _call(f"--info-zone={ZONE}") and not _make_zone():
+        return
+    for link in missing:
         _call(f"--zone={ZONE}", f"--change-interface={link}")
 
 
@@ -43,20 +42,24 @@ def dismiss(link: str) -> None:
         _call(f"--zone={ZONE}", f"--remove-interface={link}")
 
 
-def _make_zone() -> None:
-    """As dockerd does, which finds both if it comes later."""
+def _make_zone() -> bool:
+    """As dockerd does, which finds both if it comes later; whether they are there.
+
+    Only then is anything reloaded, since after that whoever watches the firewall has us try again.
+    """
     zone, policy = f"--zone={ZONE}", f"--policy={POLICY}"
-    _call("--permanent", f"--new-zone={ZONE}")
+    if not (_call("--permanent", f"--new-zone={ZONE}") or _call("--permanent", f"--info-zone={ZONE}")):
+        return False
     _call("--permanent", zone, "--set-target=ACCEPT")
     _call("--permanent", f"--new-policy={POLICY}")
     for option in ("--add-ingress-zone=ANY", f"--add-egress-zone={ZONE}", "--set-target=ACCEPT"):
         _call("--permanent", policy, option)
-    _call("--reload")
+    return _call("--reload")
 
 
 def _call(*arguments: str) -> bool:
     try:
-        done = subprocess.run([_PROGRAM, "--quiet", *arguments], capture_output=True, timeout=30, check=False)
+        done = subprocess.run([_PROGRAM, *arguments], capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

@@ -282,6 +282,17 @@ def commands(verb: str, table: str, elements: Iterable[tuple[str, str]]) -> list
     return [f"{verb} element {table} {name} {{ {', '.join(some)} }}" for name, some in found.items()]
 
 
+def rule_count(text: str) -> int:
+    """How many rules the text of a table has, ours or as nft(8) lists it."""
+    count, inside = 0, False
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("chain ") or line == "}":
+            inside = line != "}"
+        elif inside and line and not line.startswith(("type ", "#")):
+            count += 1
+    return count
+
+
 def users_part(listing: str) -> dict[str, str]:
     """What in the listing of our table belongs to the user, as nft(8) takes it, by kind and name."""
     found = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 
 from longshore.errors import InvalidParameter
 from longshore.linux.signals import parse_signal
@@ -70,10 +71,20 @@ def verify_port_bindings(bindings: PortMap | None) -> None:
     for port, places in (bindings or {}).items():
         parse_port(port)
         for place in places or []:
+            if place.HostIp and not _is_address(place.HostIp):
+                raise InvalidParameter(f"invalid IP address: {place.HostIp}")
             if place.HostPort:
                 low, _, high = place.HostPort.partition("-")
                 if _port_number(low) is None or _port_number(high or low) is None:
                     raise InvalidParameter(f'invalid port specification: "{place.HostPort}"')
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # A zone may be called anything.
 
 
 def _port_number(text: str) -> int | None:
