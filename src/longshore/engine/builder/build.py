@@ -220,8 +220,8 @@ class Build:
 
     async def _build(self) -> str:
         if self.program.warnings:
-            warnings = "\n".join(self.program.warnings)
-            self.output.warn(warnings, f"\x1b[91m{warnings}\n\x1b[0m")
+            told = "\n".join(self.program.warnings)
+            self.output.warn(told, f"\x1b[91m{told}\n\x1b[0m")
         text = sum(len(each.text) for each in self.program.arguments)
         text += sum(len(stage.begin.text) for stage in self.program.stages)
         await evaluated(text, self._plan)

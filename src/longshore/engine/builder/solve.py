@@ -18,7 +18,7 @@ from longshore.build.dockerfile import parse
 from longshore.build.stages import read_program
 from longshore.buildkit.progress import SolveProgress
 from longshore.buildkit.sessions import Session
-from longshore.engine.bridges import to_its_end
+from longshore.engine.bridges import evaluated, to_its_end
 from longshore.engine.builder.build import Build, fetch_context
 from longshore.engine.builder.clientcontext import ClientContext
 from longshore.engine.builder.namedcontexts import NamedContexts
@@ -69,7 +69,7 @@ async def solve(
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
         content, load, client = await _inputs(engine, options, progress, space, body)
-        program = read_program(parse(content, name))
+        program = await evaluated(len(content), lambda: read_program(parse(content, name)))
         output = VertexOutput(progress, program)
         named = NamedContexts(options.contexts, client) if options.contexts else None
         build = Build(engine, options, space, program, [], output, load, named)
