@@ -170,6 +170,16 @@ def test_what_cannot_be_done_is_said(
         assert why in str(refused(caller, CONTROL + "Solve", request("r6", peer, **fields)).message)
 
 
+def test_a_solve_that_has_ended_takes_nothing_more(builder: Longshored, caller: Caller) -> None:
+    with offering(builder, "FROM busybox\n") as peer:
+        call(caller, CONTROL + "Solve", request("r13", peer), pb.SolveResponse)
+        again = pb.BridgeSolveRequest(Frontend="dockerfile.v0")
+        assert "has ended" in str(refused(caller, BRIDGE + "Solve", again, "r13"))
+        assert "needs a reference" in str(refused(caller, CONTROL + "Solve", request("", peer)))
+    history = refused(caller, CONTROL + "ListenBuildHistory", pb.Empty())
+    assert (history.status, "not recorded" in str(history)) == (Status.UNIMPLEMENTED, True)
+
+
 def test_settings_of_steps(builder: Longshored, caller: Caller) -> None:
     step = "RUN cat /etc/hosts; ulimit -n; df -k /dev/shm | tail -1; ip link | grep -c eth"
     attributes = {"add-hosts": "far=1.2.3.4,other=::5", "ulimit": "nofile=100:200", "shm-size": str(48 << 20)}
@@ -205,7 +215,7 @@ COPY --from=over /bin/busybox /b
     with peer:
         call(caller, CONTROL + "Solve", request("r8", peer, FrontendAttrs=attributes), pb.SolveResponse)
         assert [what for what, _ in peer.seen] == ["sync dockerfile", "sync extra", "sync extra"]
-        assert peer.seen[2][1]["exclude-patterns"] == "left"
+        assert peer.seen[2][1]["exclude-patterns"] == ["left"]
         peer.trees["extra"]["f"] = b"changed\n"
         call(caller, CONTROL + "Solve", request("r9", peer, FrontendAttrs=attributes), pb.SolveResponse)
         told = caller.run(caller.streamed(CONTROL + "Status", pb.StatusRequest(Ref="r9"), pb.StatusResponse))
