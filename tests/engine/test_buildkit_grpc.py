@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 from engine.test_build import builder
 from engine.test_build_v2 import offering
+from engine.test_compose_plugin import find_plugin
 from google.protobuf.message import Message
+from grpclib.client import UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from harness import Client, DockerCLI, Longshored, SessionPeer
@@ -260,9 +263,8 @@ def test_a_client_that_leaves_ends_the_solve(builder: Longshored) -> None:
 
 def test_requests_that_claim_to_be_huge(builder: Longshored, caller: Caller) -> None:
     async def claim() -> None:
-        method = __import__("grpclib.client").client.UnaryUnaryMethod(
-            caller.channel, CONTROL + "Solve", pb.SolveRequest, pb.SolveResponse
-        )
+        assert caller.channel is not None
+        method = UnaryUnaryMethod(caller.channel, CONTROL + "Solve", pb.SolveRequest, pb.SolveResponse)
         async with method.open() as stream:
             await stream.send_request()
             await stream._stream.send_data(b"\0\xff\xff\xff\xff")
@@ -331,3 +333,33 @@ def test_buildx_tells_of_caches_and_prunes_them(buildx: DockerCLI) -> None:
     buildx("build", "-", input="FROM busybox\nRUN --mount=type=cache,target=/c echo x > /c/f\n")
     assert "2B" in buildx("buildx", "du").stdout
     assert "2B" in buildx("buildx", "prune", "-af").stdout
+
+
+def test_compose_builds_with_secrets(builder: Longshored, tmp_path: Path) -> None:
+    plugin = find_plugin()
+    if plugin is None:
+        pytest.skip("there is no docker-compose of release 2 or later")
+    (tmp_path / "config/cli-plugins").mkdir(parents=True)
+    (tmp_path / "config/cli-plugins/docker-compose").symlink_to(plugin)
+    (tmp_path / "key").write_text("sesame\n")
+    (tmp_path / "compose.yaml").write_text(
+        """
+services:
+  app:
+    image: composed:1
+    build:
+      context: .
+      secrets: [key]
+      dockerfile_inline: |
+        FROM busybox
+        RUN --mount=type=secret,id=key,required md5sum /run/secrets/key > /sum
+    command: cat /sum
+secrets:
+  key: {file: ./key}
+"""
+    )
+    docker = DockerCLI(builder.host, tmp_path / "config")
+    own = {"COMPOSE_BAKE": "false", "COMPOSE_PROJECT_NAME": "composed", "COMPOSE_PROGRESS": "plain"}
+    shown = docker("compose", "up", "--build", env=own, cwd=tmp_path)
+    assert hashlib.md5(b"sesame\n").hexdigest() in shown.stdout
+    docker("compose", "down", env=own, cwd=tmp_path)
