@@ -141,8 +141,46 @@ def test_only_what_is_needed_is_fetched(builder: Longshored) -> None:
     with SessionPeer(builder.socket, trees=trees) as peer:
         assert not solve(builder, peer, dockerfile="a.df").error
         assert [what for what, _ in peer.seen] == ["sync dockerfile", "sync context"]
-        assert peer.seen[1][1]["exclude-patterns"] == "caf%C3%A9"
-        assert peer.seen[1][1]["exclude-patterns-encoded"] == "1"
+        assert peer.seen[1][1]["exclude-patterns"] == ["caf%C3%A9"]
+        assert peer.seen[1][1]["exclude-patterns-encoded"] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "paths"),
+    [
+        ("COPY a ./b/ /x/", ["a", "b"]),
+        ("COPY a /x\nRUN --mount=source=c/d,target=/m true", ["a", "c/d"]),
+        ("ADD a /x\nCOPY <<E /y\nE\n", ["a"]),
+        ("COPY --from=busybox /etc /e\nCOPY a /x", ["a"]),
+        ("FROM busybox AS unused\nCOPY c /\nFROM busybox\nCOPY a /x", ["a"]),
+        ("COPY * /x/", None),
+        ("COPY . /x/", None),
+        ("COPY a/.. /x/", None),
+        ("COPY a /y\nRUN --mount=target=/m true", None),
+        ("ENV V=a\nCOPY $V /x", None),
+    ],
+)
+def test_of_a_context_only_what_is_taken_is_asked_for(
+    builder: Longshored, steps: str, paths: list[str] | None
+) -> None:
+    context: Tree = {"a": b"a", "b/f": b"b", "c/d/f": b"d"}
+    with offering(builder, f"FROM busybox\n{steps}\n", context) as peer:
+        told = solve(builder, peer)
+        assert not told.error
+        assert peer.seen[-1][0] == "sync context"
+        assert peer.seen[-1][1].get("followpaths") == paths
+
+
+def test_triggers_take_what_nobody_could_foresee(builder: Longshored) -> None:
+    with offering(builder, "FROM busybox\nONBUILD COPY t /t\n") as peer:
+        assert not solve(builder, peer, t="triggers:1").error
+    context: Tree = {"a": b"a\n", "t": b"t\n"}
+    with offering(builder, "FROM triggers:1\nCOPY a /a\nRUN cat /a /t\n", context) as peer:
+        told = solve(builder, peer)
+        assert told.logs["[4/4] RUN cat /a /t"] == "a\nt\n"
+        assert "[2/4] ONBUILD COPY t /t" in told.states
+        followed = [seen[1].get("followpaths") for seen in peer.seen if seen[0] == "sync context"]
+        assert followed == [[".dockerignore"], None, [".dockerignore"], ["a"]]
 
 
 def test_large_contexts_and_many_files(builder: Longshored) -> None:
@@ -375,6 +413,8 @@ def cli(builder: Longshored, old_cli: str, tmp_path: Path) -> Iterator[DockerCLI
 def test_the_cli_builds(cli: DockerCLI, tmp_path: Path) -> None:
     context = tmp_path / "context"
     (context / "sub").mkdir(parents=True)
+    (context / "sub/target").write_text("reached")
+    (context / "link").symlink_to("sub")
     (context / "f").write_text("content")
     (context / "hidden").write_text("hidden")
     (context / ".dockerignore").write_text("hidden\n")
@@ -391,6 +431,8 @@ def test_the_cli_builds(cli: DockerCLI, tmp_path: Path) -> None:
     assert cli("build", "--progress=plain", ".", cwd=context).stderr.count("CACHED") == 3
     assert cli("build", "-q", ".", cwd=context).stdout.strip() == id
     assert "ENV" not in cli("build", "-", input="FROM busybox\nENV A=b\n").stderr
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY link/target /t\nRUN cat /t\n")
+    assert "reached" in cli("build", "--progress=plain", ".", cwd=context).stderr
     (context / "Dockerfile").write_text("FROM busybox\nRUN echo said; exit 7\n")
     failed = cli("build", "--progress=plain", ".", cwd=context, check=False)
     assert failed.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 from engine.test_build import builder
 from engine.test_build_v2 import offering
+from engine.test_compose_plugin import find_plugin
 from google.protobuf.message import Message
+from grpclib.client import UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from harness import Client, DockerCLI, Longshored, SessionPeer
@@ -170,6 +173,16 @@ def test_what_cannot_be_done_is_said(
         assert why in str(refused(caller, CONTROL + "Solve", request("r6", peer, **fields)).message)
 
 
+def test_a_solve_that_has_ended_takes_nothing_more(builder: Longshored, caller: Caller) -> None:
+    with offering(builder, "FROM busybox\n") as peer:
+        call(caller, CONTROL + "Solve", request("r13", peer), pb.SolveResponse)
+        again = pb.BridgeSolveRequest(Frontend="dockerfile.v0")
+        assert "has ended" in str(refused(caller, BRIDGE + "Solve", again, "r13"))
+        assert "needs a reference" in str(refused(caller, CONTROL + "Solve", request("", peer)))
+    history = refused(caller, CONTROL + "ListenBuildHistory", pb.Empty())
+    assert (history.status, "not recorded" in str(history)) == (Status.UNIMPLEMENTED, True)
+
+
 def test_settings_of_steps(builder: Longshored, caller: Caller) -> None:
     step = "RUN cat /etc/hosts; ulimit -n; df -k /dev/shm | tail -1; ip link | grep -c eth"
     attributes = {"add-hosts": "far=1.2.3.4,other=::5", "ulimit": "nofile=100:200", "shm-size": str(48 << 20)}
@@ -205,7 +218,7 @@ COPY --from=over /bin/busybox /b
     with peer:
         call(caller, CONTROL + "Solve", request("r8", peer, FrontendAttrs=attributes), pb.SolveResponse)
         assert [what for what, _ in peer.seen] == ["sync dockerfile", "sync extra", "sync extra"]
-        assert peer.seen[2][1]["exclude-patterns"] == "left"
+        assert peer.seen[2][1]["exclude-patterns"] == ["left"]
         peer.trees["extra"]["f"] = b"changed\n"
         call(caller, CONTROL + "Solve", request("r9", peer, FrontendAttrs=attributes), pb.SolveResponse)
         told = caller.run(caller.streamed(CONTROL + "Status", pb.StatusRequest(Ref="r9"), pb.StatusResponse))
@@ -250,9 +263,8 @@ def test_a_client_that_leaves_ends_the_solve(builder: Longshored) -> None:
 
 def test_requests_that_claim_to_be_huge(builder: Longshored, caller: Caller) -> None:
     async def claim() -> None:
-        method = __import__("grpclib.client").client.UnaryUnaryMethod(
-            caller.channel, CONTROL + "Solve", pb.SolveRequest, pb.SolveResponse
-        )
+        assert caller.channel is not None
+        method = UnaryUnaryMethod(caller.channel, CONTROL + "Solve", pb.SolveRequest, pb.SolveResponse)
         async with method.open() as stream:
             await stream.send_request()
             await stream._stream.send_data(b"\0\xff\xff\xff\xff")
@@ -321,3 +333,33 @@ def test_buildx_tells_of_caches_and_prunes_them(buildx: DockerCLI) -> None:
     buildx("build", "-", input="FROM busybox\nRUN --mount=type=cache,target=/c echo x > /c/f\n")
     assert "2B" in buildx("buildx", "du").stdout
     assert "2B" in buildx("buildx", "prune", "-af").stdout
+
+
+def test_compose_builds_with_secrets(builder: Longshored, tmp_path: Path) -> None:
+    plugin = find_plugin()
+    if plugin is None:
+        pytest.skip("there is no docker-compose of release 2 or later")
+    (tmp_path / "config/cli-plugins").mkdir(parents=True)
+    (tmp_path / "config/cli-plugins/docker-compose").symlink_to(plugin)
+    (tmp_path / "key").write_text("sesame\n")
+    (tmp_path / "compose.yaml").write_text(
+        """
+services:
+  app:
+    image: composed:1
+    build:
+      context: .
+      secrets: [key]
+      dockerfile_inline: |
+        FROM busybox
+        RUN --mount=type=secret,id=key,required md5sum /run/secrets/key > /sum
+    command: cat /sum
+secrets:
+  key: {file: ./key}
+"""
+    )
+    docker = DockerCLI(builder.host, tmp_path / "config")
+    own = {"COMPOSE_BAKE": "false", "COMPOSE_PROJECT_NAME": "composed", "COMPOSE_PROGRESS": "plain"}
+    shown = docker("compose", "up", "--build", env=own, cwd=tmp_path)
+    assert hashlib.md5(b"sesame\n").hexdigest() in shown.stdout
+    docker("compose", "down", env=own, cwd=tmp_path)

@@ -184,7 +184,7 @@ class SessionPeer:
 
     async def _diff_copy(self, stream: Any) -> None:
         name = stream.metadata["dir-name"]
-        self.seen.append((f"sync {name}", dict(stream.metadata)))
+        self.seen.append((f"sync {name}", {key: stream.metadata.getall(key) for key in stream.metadata}))
         assert self.trees is not None
         if name not in self.trees:
             raise GRPCError(Status.NOT_FOUND, f'no access allowed to dir "{name}"')

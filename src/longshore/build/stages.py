@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from longshore.build.dockerfile import Dockerfile
 from longshore.build.instructions import Arg, Copy, From, Instruction, Label, Run, read_instruction
+from longshore.build.patterns import clean
 from longshore.errors import InvalidParameter
+
+_ELSEWHERE = re.compile(r"[a-z]+://|git@")
+_SEVERAL = re.compile(r"[$*?\[\\]")
 
 
 @dataclass
@@ -104,6 +109,35 @@ def needed_stages(
         needs[stage.index] = {each.index for each in found}
         waiting += found
     return dict(sorted(needs.items()))
+
+
+def context_paths(stages: Iterable[Stage]) -> tuple[str, ...] | None:
+    """What the stages take from the context; None if that cannot be told before they run, or is all of it."""
+    found: set[str] = set()
+    for each in (instruction for stage in stages for instruction in stage.instructions):
+        sources: list[str] = []
+        if isinstance(each, Copy) and not each.origin:
+            sources = in_context(each.sources, add=each.add)
+        elif isinstance(each, Run):
+            mounts = [mount for mount in each.mounts if mount.kind == "bind" and not mount.origin]
+            sources = [mount.source for mount in mounts]
+        for source in sources:
+            path = context_path(source)
+            if path is None:
+                return None
+            found.add(path)
+    return tuple(sorted(found))
+
+
+def in_context(sources: Iterable[str], *, add: bool) -> list[str]:
+    """Those of an instruction's sources that are paths: ADD takes URLs, too."""
+    return [source for source in sources if not (add and _ELSEWHERE.match(source))]
+
+
+def context_path(source: str) -> str | None:
+    """The one path in the context that `source` stands for; None if it stands for all, or several."""
+    path = clean("/" + source).lstrip("/")
+    return None if not path or _SEVERAL.search(path) else path
 
 
 def origins(instructions: Iterable[Instruction]) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -20,6 +20,8 @@ from longshore.build.stages import (
     Program,
     Stage,
     add_labels,
+    context_path,
+    context_paths,
     needed_stages,
     read_program,
     target_stage,
@@ -43,6 +45,7 @@ _MOST_HELD_BACK = 10_000
 """Messages of a quiet build that are kept for the case that it fails."""
 
 Say = Callable[[Message], None]
+LoadContext = Callable[[tuple[str, ...] | None], Coroutine[Any, Any, Path]]
 
 
 async def image_build(
@@ -78,10 +81,10 @@ class Build:
         program: Program,
         tags: list[Reference],
         output: BuildOutput | None = None,
-        load_context: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        load_context: LoadContext | None = None,
         named: NamedContexts | None = None,
     ) -> None:
-        """`load_context` fills the workspace's context; None: it is there."""
+        """`load_context` fetches the context, or paths of it; None: it is in the workspace."""
         self.engine = engine
         self.options = options
         self.space = space
@@ -97,7 +100,8 @@ class Build:
         self._named = named
         if named is not None:
             named.apply(program)
-        self._context: asyncio.Task[None] | None = None
+        self._contexts: dict[tuple[str, ...] | None, asyncio.Task[Path]] = {}
+        self._context_paths: tuple[str, ...] | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._tags = tags
         self._target = target_stage(program.stages, options.target)
@@ -165,13 +169,19 @@ class Build:
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
 
-    async def context(self) -> Path:
-        """The build context, which is fetched when the first step takes something from it."""
-        if self._load_context is not None:
-            if self._context is None:
-                self._context = asyncio.create_task(self._load_context(), name="build context")
-            await asyncio.shield(self._context)
-        return self.space.context
+    async def context(self, wanted: Iterable[str]) -> Path:
+        """The build context, or as much of it as holds the paths `wanted`.
+
+        It is fetched when the first step takes something from it: what all steps take, or, if that cannot be
+        told, all. Raises InvalidParameter, System, Unavailable.
+        """
+        if self._load_context is None:
+            return self.space.context
+        known = self._context_paths
+        paths = known if known is not None and all(context_path(each) in known for each in wanted) else None
+        if paths not in self._contexts:
+            self._contexts[paths] = asyncio.create_task(self._load_context(paths), name="build context")
+        return await asyncio.shield(self._contexts[paths])
 
     async def named_root(self, name: str) -> Path | None:
         """The directory that the client calls `name`, if it offers one of that name."""
@@ -195,7 +205,7 @@ class Build:
         try:
             return await self._build()
         finally:
-            context: list[asyncio.Task[Any]] = [self._context] if self._context is not None else []
+            context: list[asyncio.Task[Any]] = [*self._contexts.values()]
             if self._named is not None:
                 context += self._named.tasks()
             tasks: list[asyncio.Task[Any]] = [*self._runs.values(), *self._pulls.values(), *context]
@@ -220,8 +230,8 @@ class Build:
 
     async def _build(self) -> str:
         if self.program.warnings:
-            warnings = "\n".join(self.program.warnings)
-            self.output.warn(warnings, f"\x1b[91m{warnings}\n\x1b[0m")
+            told = "\n".join(self.program.warnings)
+            self.output.warn(told, f"\x1b[91m{told}\n\x1b[0m")
         text = sum(len(each.text) for each in self.program.arguments)
         text += sum(len(stage.begin.text) for stage in self.program.stages)
         await evaluated(text, self._plan)
@@ -230,6 +240,7 @@ class Build:
             self._tell("\n")
             await evaluated(text + self._outside_size(), lambda: self._outside(instruction))  # noqa: B023
         needs = await evaluated(text + self._outside_size(), self._plan)
+        self._context_paths = context_paths(self.program.stages[index] for index in needs)
         for index in needs:
             self._start(self.program.stages[index])
         await self._all_stages()

@@ -35,6 +35,7 @@ class ClientContext:
         self._space = space
         self._filename = clean("/" + (filename or DEFAULT_DOCKERFILE)).lstrip("/")
         self._own_ignore: bytes | None = None
+        self._filled = False
 
     async def dockerfile(self) -> bytes:
         """The Dockerfile; with it comes the .dockerignore that is called after it.
@@ -58,19 +59,22 @@ class ClientContext:
                 raise InvalidParameter("the Dockerfile cannot be empty")
         return content
 
-    async def fill(self) -> None:
-        """Fill the workspace's context with all that no .dockerignore leaves out.
+    async def context(self, paths: tuple[str, ...] | None) -> Path:
+        """The context without what its .dockerignore leaves out; `paths`: these and their links only.
 
         Raises InvalidParameter, System, Unavailable.
         """
         ignore = self._own_ignore
         if ignore is None:
             ignore = await self._ignore_file(_CONTEXT, f"load {IGNORE_FILE}")
-        filters = Filters(exclude=read_ignore_file(ignore) if ignore else [])
+        filters = Filters(read_ignore_file(ignore) if ignore else [], paths or [])
         with self._vertex("load build context") as vertex:
-            await self._receive(
-                vertex, _CONTEXT, filters, lambda what: self._space.hold(what.files, what.size)
-            )
+            if self._filled:
+                return await self._fetch(vertex, _CONTEXT, filters)
+            self._filled = True
+            space = self._space
+            await self._receive(vertex, _CONTEXT, filters, lambda what: space.hold(what.files, what.size))
+            return space.context
 
     async def directory(self, name: str) -> Path:
         """Another directory that the client offers, without what its .dockerignore leaves out.

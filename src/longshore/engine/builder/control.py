@@ -41,6 +41,9 @@ _PATIENCE = 5.0
 _KEPT = 10.0
 """Seconds that a solve which has ended can still be asked for its progress."""
 
+_LARGEST_SHOWN = 128 << 10
+"""Bytes of a Dockerfile that goes with an error, in its header."""
+
 _FRONTEND_CAPS = (
     "solve.base solve.inlinereturn return returnmap proto.refarray readfile statfile frontend.caps "
     "gateway.solve.metadata gateway.evaluate gateway.solve.evaluate"
@@ -99,6 +102,7 @@ class BuildKit:
             _CONTROL + "Solve": unary(self._solve, pb.SolveRequest, pb.SolveResponse),
             _CONTROL + "Status": streaming(self._status, pb.StatusRequest, pb.StatusResponse),
             _CONTROL + "Session": session,
+            _CONTROL + "ListenBuildHistory": streaming(_no_history, pb.Empty, pb.Empty),
             _BRIDGE + "Ping": unary(self._ping, pb.Empty, pb.PongResponse),
             _BRIDGE + "Solve": unary(self._bridge_solve, pb.BridgeSolveRequest, pb.BridgeSolveResponse),
             _BRIDGE + "Return": unary(self._return, pb.ReturnRequest, pb.Empty),
@@ -120,6 +124,8 @@ class BuildKit:
         check_outputs(outputs)
         _check_request(request)
         job = Job(request)
+        if not request.Ref:
+            raise InvalidParameter("a solve needs a reference")
         if request.Ref in self._jobs and not self._jobs[request.Ref].ended:
             raise InvalidParameter(f"job ID {request.Ref} exists")
         self._jobs[request.Ref] = job
@@ -197,6 +203,8 @@ class BuildKit:
         self, request: pb.BridgeSolveRequest, stream: Stream[Any, Any]
     ) -> pb.BridgeSolveResponse:
         job = await self._job_of(stream)
+        if job.ended:
+            raise NotFound("the solve has ended")
         if request.definition.operations or request.FrontendInputs:
             raise GRPCError(Status.UNIMPLEMENTED, _NO_LLB)
         id = ""
@@ -262,7 +270,7 @@ class BuildKit:
             return await solve(self._engine, options, job.progress)
         except SolveFailed as exc:
             place = None
-            if exc.line:
+            if exc.line and len(exc.content) <= _LARGEST_SHOWN:
                 place = server.Place(exc.filename, exc.content, exc.line)
             raise server.grpc_error(exc, exc.message, place) from exc
 
@@ -340,6 +348,10 @@ def _status_error(code: int, message: str, details: list[Any]) -> GRPCError:
 
 async def _health(_: pb.Empty, __: object) -> pb.HealthCheckResponse:
     return pb.HealthCheckResponse(status=1)
+
+
+async def _no_history(_: pb.Empty, __: object) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, "builds are not recorded: there is no history of them")
 
 
 async def _info(_: pb.Empty, __: object) -> pb.InfoResponse:

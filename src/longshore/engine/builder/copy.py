@@ -15,7 +15,7 @@ from longshore.build.owners import ROOT, Owner, parse_owner
 from longshore.build.patterns import clean
 from longshore.build.shell import expand
 from longshore.build.sources import Source, find_sources, hash_strings
-from longshore.build.stages import find_stage
+from longshore.build.stages import find_stage, in_context
 from longshore.engine.bridges import evaluated, to_its_end, while_wanted
 from longshore.engine.builder.link import linked_layer, resolve_owner, reuse
 from longshore.errors import EngineError, InvalidParameter, NotFound, System
@@ -117,7 +117,8 @@ async def _origin(stage: StageRun, wanted: _Wanted, views: ExitStack) -> tuple[P
     """The root that files come from, and whether their owners are kept."""
     name = wanted.instruction.origin
     if not name:
-        return await stage.build.context(), False
+        paths = in_context(wanted.patterns, add=wanted.instruction.add)
+        return await stage.build.context(paths) if paths else stage.build.space.context, False
     if (named := await stage.build.named_root(name)) is not None:
         return named, False
     index = stage.stage.index

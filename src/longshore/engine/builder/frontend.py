@@ -45,6 +45,8 @@ def frontend_options(
             raise InvalidParameter(f"unsupported frontend attribute {key}")
     if request := values.get("requestid"):
         raise InvalidParameter(f"unsupported request {request}: only builds are")
+    if values.get("contextsubdir"):
+        raise InvalidParameter("contextsubdir is not supported: name the directory in the context's URL")
     no_cache = values.get("no-cache")
     return BuildOptions(
         dockerfile=values.get("filename", ""),

@@ -129,7 +129,7 @@ class RunMounts:
                 await self._prepare_cache(mount)
             case "bind":
                 named = await self._stage.build.named_root(mount.origin)
-                root = named or await self._origin(mount.origin)
+                root = named or await self._origin(mount.origin, mount.source)
                 fetched = named is not None or not mount.origin
                 await to_its_end(lambda: self._bind(mount, root, fetched=fetched))
 
@@ -142,11 +142,11 @@ class RunMounts:
         self._held.callback(holder.release)
         self._add_bind(holder.path, mount)
 
-    async def _origin(self, name: str) -> Path:
-        """The root that a bind takes from: the context, a stage's or an image's file system."""
+    async def _origin(self, name: str, source: str = "") -> Path:
+        """The root that a bind takes `source` from: the context, a stage's or an image's file system."""
         stage = self._stage
         if not name:
-            return await stage.build.context()
+            return await stage.build.context([source])
         earlier = find_stage(stage.build.program.stages[: stage.stage.index], name)
         if earlier is not None:
             id = await stage.build.result(earlier)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from longshore.build.dockerfile import parse
 from longshore.build.stages import read_program
 from longshore.buildkit.progress import SolveProgress
 from longshore.buildkit.sessions import Session
-from longshore.engine.bridges import to_its_end
-from longshore.engine.builder.build import Build, fetch_context
+from longshore.engine.bridges import evaluated, to_its_end
+from longshore.engine.builder.build import Build, LoadContext, fetch_context
 from longshore.engine.builder.clientcontext import ClientContext
 from longshore.engine.builder.namedcontexts import NamedContexts
 from longshore.engine.builder.options import BuildOptions
@@ -33,8 +32,6 @@ UPLOADED = "http://buildkit-session/"
 """Begins the context of a client that sends an archive over its session."""
 
 _PARSE_ERROR = re.compile(r"dockerfile parse error on line (\d{1,9}):")
-
-Load = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ async def solve(
     try:
         space = await to_its_end(lambda: held.enter_context(workspace(engine)))
         content, load, client = await _inputs(engine, options, progress, space, body)
-        program = read_program(parse(content, name))
+        program = await evaluated(len(content), lambda: read_program(parse(content, name)))
         output = VertexOutput(progress, program)
         named = NamedContexts(options.contexts, client) if options.contexts else None
         build = Build(engine, options, space, program, [], output, load, named)
@@ -88,7 +85,7 @@ async def _inputs(
     progress: SolveProgress,
     space: Workspace,
     body: AsyncIterator[bytes] | None,
-) -> tuple[bytes, Load | None, ClientContext | None]:
+) -> tuple[bytes, LoadContext | None, ClientContext | None]:
     """The Dockerfile, what loads the context once it is needed (None if it is there), and from whom."""
     remote = options.remote
     client: ClientContext | None = None
@@ -98,7 +95,7 @@ async def _inputs(
     if body is None and remote in ("", "client-session"):
         if client is None:
             raise InvalidParameter("the build needs a session with its client, and none is named")
-        return await client.dockerfile(), client.fill, client
+        return await client.dockerfile(), client.context, client
     name = "[internal] load remote build context"
     if remote.startswith(UPLOADED):
         from longshore.buildkit.requests import uploaded
@@ -140,7 +137,7 @@ async def export(
     for number, output in enumerate(outputs):
         if output.kind in ("", "cacheonly"):
             continue
-        if output.kind in ("moby", "image", "docker"):
+        if output.kind in ("moby", "image"):
             told |= await _name(engine, image, output, progress)
         elif output.kind in ("local", "tar"):
             from longshore.engine.builder.exports import export_files
@@ -154,7 +151,7 @@ async def export(
 def check_outputs(outputs: list[Output]) -> None:
     """Raises InvalidParameter for what cannot become of a result, before anything is built."""
     for output in outputs:
-        if output.kind not in ("", "cacheonly", "moby", "image", "docker", "local", "tar"):
+        if output.kind not in ("", "cacheonly", "moby", "image", "local", "tar"):
             raise InvalidParameter(
                 f"exporter {output.kind!r} could not be found: "
                 "there are images, local directories and tar archives"
