@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _AHEAD = 16
 """Chunks that a producing thread may be ahead of a slow client."""
+_WORTH = 1 << 20
+"""Bytes of a body that are handed over at once."""
 _LONG = 32 << 10
 """Characters that are dealt with in a few milliseconds."""
 
@@ -74,10 +76,15 @@ class BodyReader(io.RawIOBase):
             raise Abandoned("the client has gone") from exc
 
     async def _chunk(self) -> bytes:
+        """As much as is worth the way from thread to thread, which takes long where there is much to do."""
+        chunks: list[bytes] = []
+        size = 0
         async for chunk in self._body:
-            if chunk:
-                return chunk
-        return b""
+            chunks.append(chunk)
+            size += len(chunk)
+            if size >= _WORTH:
+                break
+        return b"".join(chunks)
 
 
 def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
