@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshore.bolt import BrokenDatabase, Bucket
@@ -44,6 +44,7 @@ buckets = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(buckets)
 def test_what_is_written_reads_the_same(root: Bucket) -> None:
     assert decode(encode(root)) == root
@@ -58,6 +59,7 @@ def test_many_pages_many_levels() -> None:
     assert list(decode(content).bucket(b"inner").items) == sorted(root.bucket(b"inner").items)
 
 
+@settings(deadline=None)
 @given(buckets, st.data())
 def test_damage_is_noticed_or_harmless(root: Bucket, data: st.DataObject) -> None:
     content = bytearray(encode(root))
