@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from differential.builds import archive, build, error
 from engine.test_build import CLASSIC, Files, builder, made, refused, text
+from engine.test_build_v2 import offering, solve
 from engine.test_pull_push import guarded
 from harness import Longshored, SessionPeer
 from harness.registry import PASSWORD, USER, Registry
@@ -261,3 +263,22 @@ def test_a_base_is_pulled_with_the_clients_credentials(
     finally:
         docker("logout", guarded.address)
         docker("rmi", "-f", name, "pulled", check=False)
+
+
+def test_steps_are_found_in_an_image_of_a_registry(builder: Longshored, guarded: Registry) -> None:
+    docker, name = builder.docker, f"{guarded.address}/cached:1"
+    known = {"credentials": {guarded.address: (USER, PASSWORD)}}
+    dockerfile = "FROM busybox\nRUN echo one > /one\nRUN echo two > /two\n"
+    with offering(builder, dockerfile, **known) as peer:
+        first = solve(builder, peer, t=name).image
+        docker("login", "-u", USER, "-p", PASSWORD, guarded.address)
+        docker("push", name)
+        docker("logout", guarded.address)
+        docker("rmi", name)
+        asked = {"cachefrom": json.dumps([name, f"{guarded.address}/nothing:1"])}
+        again = solve(builder, peer, t="again:1", **asked)
+    assert again.states["[2/3] RUN echo one > /one"] == again.states["[3/3] RUN echo two > /two"] == "cached"
+    assert again.image == first
+    assert again.states[f"importing cache manifest from {name}"] == "done"
+    assert "not found" in again.states[f"importing cache manifest from {guarded.address}/nothing:1"]
+    docker("rmi", "-f", name, "again:1")

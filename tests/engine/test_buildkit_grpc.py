@@ -173,6 +173,19 @@ def test_what_cannot_be_done_is_said(
         assert why in str(refused(caller, CONTROL + "Solve", request("r6", peer, **fields)).message)
 
 
+def test_the_dockerfile_frontend_by_its_images_name(builder: Longshored, caller: Caller) -> None:
+    attributes = {
+        "source": "docker/dockerfile:1.7",
+        "cmdline": "docker/dockerfile:1.7",
+        "build-arg:BUILDKIT_SYNTAX": "x",
+    }
+    with offering(builder, "FROM busybox\nRUN true\n") as peer:
+        asked = request("r14", peer, Frontend="gateway.v0", FrontendAttrs=attributes)
+        assert call(caller, CONTROL + "Solve", asked, pb.SolveResponse).ExporterResponse[
+            "containerimage.digest"
+        ]
+
+
 def test_a_solve_that_has_ended_takes_nothing_more(builder: Longshored, caller: Caller) -> None:
     with offering(builder, "FROM busybox\n") as peer:
         call(caller, CONTROL + "Solve", request("r13", peer), pb.SolveResponse)

@@ -19,6 +19,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.events import UnknownFrameReceived
 from h2.settings import SettingCodes
 
 from longshore.types.stream import RawConnection
@@ -66,6 +67,8 @@ class LimitedProtocol(H2Protocol):
         )
         self.connection.flush()
         self.processor = EventsProcessor(self.handler, self.connection)
+        # Frames of extensions are to be ignored (RFC 9113, 5.5); grpclib stumbles over them.
+        self.processor.processors[UnknownFrameReceived] = _ignore
 
 
 class _LimitedConnection(Connection):
@@ -123,6 +126,10 @@ async def _receive(connection: RawConnection, protocol: LimitedProtocol) -> None
     except Exception as exc:
         # h2 and grpclib raise for frames that they do not know, or that make no sense.
         log.info("a gRPC connection broke off: %s: %s", type(exc).__name__, exc)
+
+
+def _ignore(_: object) -> None:
+    """An event that is of no meaning here."""
 
 
 def _nothing() -> None:

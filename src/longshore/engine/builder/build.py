@@ -111,7 +111,7 @@ class Build:
         self._stages: dict[int, StageRun] = {}
         self._pulls: dict[tuple[str, str], asyncio.Task[str]] = {}
         """Base images by name and platform: each is looked for once, so that all stages see the same."""
-        self.cache = StepCache(engine, self._cache_sources(), enabled=not options.no_cache)
+        self.use_caches()
         add_labels(self._target, options.labels)
 
     async def messages(self, held: ExitStack) -> AsyncIterator[Message]:
@@ -168,6 +168,11 @@ class Build:
 
             self._pulls[key] = asyncio.create_task(find_base(self, name, platform, say))
         return await asyncio.shield(self._pulls[key])
+
+    def use_caches(self) -> None:
+        """Look for steps in what there is by now of the images that were named for that."""
+        enabled = not self.options.no_cache
+        self.cache = StepCache(self.engine, self._cache_sources(), enabled=enabled)
 
     async def context(self, wanted: Iterable[str]) -> Path:
         """The build context, or as much of it as holds the paths `wanted`.

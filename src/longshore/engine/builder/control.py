@@ -261,7 +261,7 @@ class BuildKit:
 
     async def _run_frontend(self, job: Job, frontend: str, attributes: Mapping[str, str]) -> str:
         """Raises GRPCError that shows where in the Dockerfile it failed."""
-        if frontend != FRONTEND:
+        if frontend != FRONTEND and not _names_the_same(frontend, attributes):
             raise GRPCError(
                 Status.UNIMPLEMENTED, f"frontend {frontend} is not supported: {FRONTEND} is built in"
             )
@@ -325,6 +325,14 @@ def _metadata(stream: Stream[Any, Any]) -> dict[str, list[str]]:
         for name, value in stream.metadata.items():
             found.setdefault(name, []).append(str(value))
     return found
+
+
+def _names_the_same(frontend: str, attributes: Mapping[str, str]) -> bool:
+    """Whether an image is asked for that would do what the frontend does which is built in."""
+    image = attributes.get("source", "").removeprefix("docker.io/")
+    return frontend == "gateway.v0" and image.startswith(
+        ("docker/dockerfile:", "docker/dockerfile-upstream:")
+    )
 
 
 def _check_request(request: pb.SolveRequest) -> None:

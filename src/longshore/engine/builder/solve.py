@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.vertexes import VertexOutput, failure_text
 from longshore.engine.builder.workspace import Workspace, workspace
 from longshore.engine.engine import Engine
-from longshore.errors import EngineError, InvalidParameter, System
+from longshore.errors import EngineError, InvalidParameter, NotFound, System
 from longshore.images.reference import parse as parse_reference
 
 UPLOADED = "http://buildkit-session/"
@@ -70,6 +70,7 @@ async def solve(
         output = VertexOutput(progress, program)
         named = NamedContexts(options.contexts, client) if options.contexts else None
         build = Build(engine, options, space, program, [], output, load, named)
+        await _import_caches(build, output, progress)
         return await build.solve()
     except EngineError as exc:
         found = _PARSE_ERROR.match(exc.message)
@@ -77,6 +78,28 @@ async def solve(
         raise SolveFailed(failure_text(exc), name, content, line) from exc
     finally:
         engine.spawn(asyncio.to_thread(held.close), "removal of a build's files")
+
+
+async def _import_caches(build: Build, output: VertexOutput, progress: SolveProgress) -> None:
+    """Pull the images that steps may be found in. What cannot be had is told, and the build goes on."""
+    names = [] if build.options.no_cache else build.options.cache_from
+    for name in names:
+        with suppress(NotFound, InvalidParameter):
+            build.engine.images.resolve(name)
+            continue
+        from longshore.engine.builder.base import find_base
+
+        step = output.transferring(f"importing cache manifest from {name}")
+        try:
+            await find_base(build, name, build.options.platform, step.transfer)
+            step.complete()
+        except (EngineError, OSError) as exc:
+            step.fail(exc)
+        except BaseException as exc:
+            step.fail(exc)
+            raise
+    if names:
+        build.use_caches()
 
 
 async def _inputs(

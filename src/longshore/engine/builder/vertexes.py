@@ -45,6 +45,10 @@ class VertexOutput(BuildOutput):
                 inputs.append(self._last[origin.index])
         return self._begin(stage, f"{'ONBUILD ' if trigger else ''}{word.upper()} {rest}", inputs)
 
+    def transferring(self, name: str) -> VertexStep:
+        """Begin something that is no step of the Dockerfile, and fetches what is elsewhere."""
+        return VertexStep(self, -1, self._progress.vertex(name), base=False)
+
     def warn(self, text: str, told: str) -> None:
         for line in text.splitlines():
             self._progress.warn(line)
@@ -104,7 +108,7 @@ class VertexStep(Step):
     def transfer(self, message: dict[str, Any]) -> None:
         """A pull or a download says how far it is."""
         self._base = False
-        id, what = str(message.get("id") or "download"), str(message["status"])
+        id, what = str(message.get("id") or "download"), str(message.get("status", ""))
         detail = message.get("progressDetail") or {}
         current, total = detail.get("current") or 0, detail.get("total") or 0
         self._sizes[id] = total or self._sizes.get(id, current)
