@@ -94,7 +94,7 @@ AllowIsolate=yes
 EOF
     cat >"$root/usr/local/sbin/longshore-guest" <<'EOF'
 #!/bin/bash
-# Runs the command of the third disk, a tar file with the checkout, and ends the machine.
+# Runs the command that is in the second disk, a tar file with the checkout, and ends the machine.
 until [ -c /dev/virtio-ports/output ] && [ -c /dev/virtio-ports/status ]; do sleep 0.1; done
 exec </dev/null >/dev/virtio-ports/output 2>&1
 mkdir -p /longshore && cd /longshore && tar -xf /dev/vdb
@@ -105,7 +105,7 @@ chmod 1777 /tmp
 bash .vm/command
 echo $? >/dev/virtio-ports/status
 sleep 0.5
-systemctl poweroff -ff
+systemctl poweroff -ff >/dev/null 2>&1
 EOF
     chmod 755 "$root/usr/local/sbin/longshore-guest"
     furnish_python "$packages"
@@ -170,6 +170,7 @@ systemd.unified_cgroup_hierarchy=1 apparmor=1 security=apparmor ${VM_APPEND:-}" 
         sleep 0.5
     done
     wait "$tail" || true
+    wait "$qemu" 2>/dev/null || true
     if [ ! -s "$workdir/status" ]; then
         cat "$workdir/qemu" >&2
         tail -n 30 "$workdir/console" >&2 || true

@@ -32,7 +32,7 @@ HOST = discover()
         pytest.param({"MaskedPaths": []}, "mount | grep -c ' on /sys/firmware '; true", "0"),
         pytest.param(
             {"ReadonlyPaths": ["/www"]},
-            "touch /www/x 2>/dev/null || echo refused; echo 4096 > /proc/sys/kernel/msgmax && echo set",
+            "touch /www/x 2>/dev/null || echo refused; echo 4000 > /proc/sys/kernel/shmmni && echo set",
             "refused\nset",
             marks=proves("HostConfig.ReadonlyPaths"),
         ),
