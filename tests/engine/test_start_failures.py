@@ -55,7 +55,7 @@ CASES: dict[str, Case] = {
     "command not found": (["busybox", "nosuch"], 127, 127, '"nosuch": executable file not found in $PATH'),
     "path not found": (["busybox", "/no/such"], 127, 127, "no such file or directory"),
     "not executable": (["busybox", "/etc/passwd"], 126, 126, '"/etc/passwd": permission denied'),
-    "a directory": (["busybox", "/etc"], 126, 126, "denied"),
+    "a directory": (["busybox", "/etc"], 126, 126, 'exec: "/etc": '),
     "file onto directory": (["-v", "{file}:/tmp", "busybox", "true"], 125, 127, HINT),
     "directory onto file": (["-v", "{dir}:/etc/passwd", "busybox", "true"], 125, 127, HINT),
     "no such network": (["--network", "nosuch", "busybox", "true"], 125, 128, "network nosuch not found"),
