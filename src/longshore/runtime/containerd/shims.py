@@ -12,6 +12,7 @@ import contextlib
 import json
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from longshore.runtime.containerd.proto import containerd_pb2 as pb
 
 TIMEOUT = 2.0
 """Seconds that one shim may take for its answer: it has the state at hand."""
+PATIENCE = 10.0
+"""Seconds for all of them: who waits is the start of containerd."""
 _HEADER = struct.Struct(">IIBB")
 _REQUEST, _RESPONSE = 1, 2
 _NO_MORE_DATA = 1
@@ -58,8 +61,11 @@ class Ended:
 
     def _ask(self, execs: list[tuple[str, str]]) -> dict[tuple[str, str], pb.Process]:
         found: dict[tuple[str, str], pb.Process] = {}
+        deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(OSError):
             for id, exec_id in [*((path.name, "") for path in self._bundles.iterdir()), *execs]:
+                if time.monotonic() > deadline:
+                    break
                 # A shim that does not answer, or is none of ours to talk to, is passed over.
                 with contextlib.suppress(OSError, ValueError, KeyError, DecodeError):
                     process = _state(self._bundles / id, self._namespace, id, exec_id)
