@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from harness import Daemon, Dockerd, Longshored, StartFailure
 from harness.daemon import Namespaces
+from harness.patience import PATIENCE
 
 SAME = (
     *("Id", "Created", "Path", "Args", "Image", "Name", "RestartCount", "Driver", "Config.Cmd"),
@@ -155,9 +156,9 @@ def test_what_runs_changes_over(
     docker.out("run", "-d", "--name", "web", "--network", "n1", *published, "busybox", "sh", "-c", script)
     docker.out("run", "-di", "--name", "cat", "--network", "n1", "busybox", "sh", "-c", "cat; sleep 1000")
     before = json.loads(docker.out("inspect", "web", "cat"))
-    if made_by.kind == "longshored":
-        time.sleep(2)  # a crash before dockerd's database is written is one that loses networks
     for daemon, next in ((made_by, taken_by), (taken_by, made_by)):
+        if crash and daemon.kind == "longshored":
+            time.sleep(2 * PATIENCE)  # dockerd's database is written a second after a change
         daemon.kill() if crash else daemon.stop()
         next.start()
         now = json.loads(docker.out("inspect", "web", "cat"))

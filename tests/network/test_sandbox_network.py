@@ -448,18 +448,17 @@ def test_the_first_packet_arrives(host: Machine) -> None:
     asyncio.run(run())
 
 
-def test_two_hundred_ports_cost_milliseconds(host: Machine) -> None:
+def test_two_hundred_ports_of_each_family(host: Machine) -> None:
     async def run() -> None:
         controller = host.controller()
         await controller.start({})
         ports = [PortBinding("tcp", port, "", 20000 + port, 20000 + port) for port in range(1, 201)]
-        began = asyncio.get_running_loop().time()
         _, endpoint = await add(controller, "many", port_bindings=ports)
-        started = asyncio.get_running_loop().time()
-        await controller.sandbox_destroy("many")
-        ended = asyncio.get_running_loop().time()
         assert {port.host_ip for port in endpoint.ports} == {"0.0.0.0", "::"} and len(endpoint.ports) == 400
-        assert started - began < 0.3 and ended - started < 0.5
+        await controller.sandbox_destroy("many")
+        # Every one of them can be had again.
+        _, again = await add(controller, "next", port_bindings=ports)
+        assert len(again.ports) == 400
         await controller.stop(False)
 
     asyncio.run(run())
