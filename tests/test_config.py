@@ -234,3 +234,8 @@ def test_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_config_alone_is_usable() -> None:
     assert Config(data_root="/x").runtimes == {}
+
+
+def test_the_default_runtime_is_any_that_a_container_may_ask_for(tmp_path: Path) -> None:
+    for name in ("runc", "io.containerd.runc.v2", "crun"):
+        assert load({"default_runtime": name}, str(tmp_path / "none.json")).default_runtime == name

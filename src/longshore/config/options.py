@@ -318,6 +318,8 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", omit_defaults=True):
             return RuntimeConfig(path="runc")
         if name == "io.containerd.runc.v2":
             return RuntimeConfig(type=name)
+        if name == "crun":
+            return self.runtimes.get(name, RuntimeConfig(path="crun"))
         return self.runtimes.get(name)
 
 
