@@ -34,7 +34,7 @@ def cgroup_of(pid: str) -> str:
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if (HOST.unified and not controllers) or "pids" in controllers.split(","):
-            return path
+            return path.removesuffix("/container")  # which crun makes inside a scope
     raise AssertionError("no cgroup")
 
 
