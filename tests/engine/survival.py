@@ -79,6 +79,13 @@ def _is_zombie(pid: int) -> bool:
 
 def left_over(daemon: Longshored) -> list[str]:
     """What there is of containers, on disk and in the kernel, though the daemon has none."""
+    try:
+        return _left_over(daemon)
+    except FileNotFoundError as exc:
+        return [f"{exc.filename}, which was going just then"]
+
+
+def _left_over(daemon: Longshored) -> list[str]:
     kept = {str(path) for path in (daemon.exec_root / "netns").glob("*")}
     found = [mount for mount in mounts_under(daemon.root) if mount not in kept] + daemon.namespaces_left()
     for directory in (
