@@ -156,8 +156,9 @@ async def _forward(
 
 
 async def _to_agent(reader: asyncio.StreamReader, stream: Stream[pb.BytesMessage, pb.BytesMessage]) -> None:
-    while data := await reader.read(_CHUNK):
-        await stream.send_message(pb.BytesMessage(data=data))
+    with contextlib.suppress(ConnectionError):  # Who asked has gone: that ends it as well.
+        while data := await reader.read(_CHUNK):
+            await stream.send_message(pb.BytesMessage(data=data))
     await stream.end()
 
 

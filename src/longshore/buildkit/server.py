@@ -95,7 +95,7 @@ def _told() -> Iterator[None]:
         raise grpc_error(exc) from exc
     except BROKEN as exc:
         if isinstance(exc, OSError) and not isinstance(exc, ConnectionError):
-            raise GRPCError(Status.UNKNOWN, clean(str(exc))) from exc
+            raise GRPCError(Status.UNKNOWN, clean(str(exc) or type(exc).__name__)) from exc
         raise
     except Exception as exc:
         log.exception("a call failed")
