@@ -21,7 +21,8 @@ from differential.builds import archive
 from engine.test_build import builder
 from grpclib.const import Cardinality
 from harness import Client, DockerCLI, Longshored, Response, SessionPeer
-from harness.session import DIFF_COPY, Packets, Tree, send_tree, stat_of, tree_stats
+from harness.machine import mounts_under
+from harness.session import DIFF_COPY, SEND, Packets, Tree, send_tree, stat_of, tree_stats
 
 from longshore.buildkit.proto import control_pb2 as control
 from longshore.buildkit.proto import session_pb2 as pb
@@ -382,6 +383,24 @@ def test_a_client_that_vanishes_while_it_sends(builder: Longshored) -> None:
     with SessionPeer(builder.socket, serve=served) as peer:
         assert "the client's session ended" in solve(builder, peer).error
     assert vanished.is_set()
+
+
+@pytest.mark.parametrize(("kind", "message"), [("local", pb.Packet), ("tar", pb.BytesMessage)])
+def test_a_client_that_vanishes_while_it_is_sent_files(builder: Longshored, kind: str, message: type) -> None:
+    async def receive(stream: Any) -> None:
+        await stream.recv_message()
+        peer.vanish()
+
+    mounts = mounts_under(builder.root)
+    served = {SEND: (receive, Cardinality.STREAM_STREAM, message, message)}
+    peer = offering(builder, "FROM busybox\n", serve=served)
+    with peer:
+        outputs = json.dumps([{"Type": kind, "Attrs": {}}])
+        assert "the client's session ended" in solve(builder, peer, outputs=outputs).error
+    deadline = time.monotonic() + 30
+    while mounts_under(builder.root) != mounts:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # the real client

@@ -223,6 +223,8 @@ def test_no_build_is_remembered(caller: Caller) -> None:
     assert caller.run(listen(EarlyExit=True, ActiveOnly=True)) == []
     assert not waiting.done()
     waiting.cancel()
+    gone = refused(caller, CONTROL + "UpdateBuildHistory", pb.Empty())
+    assert (gone.status, "not recorded" in str(gone)) == (Status.NOT_FOUND, True)
 
 
 def test_settings_of_steps(builder: Longshored, caller: Caller) -> None:

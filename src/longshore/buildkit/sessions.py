@@ -84,7 +84,7 @@ class Session:
                 failures = 0 if exc.status is Status.UNIMPLEMENTED else failures + 1
             except BROKEN:  # TimeoutError is an OSError.
                 failures += 1
-        log.warning("session %s: the client does not answer", self.id)
+        log.warning("session %r: the client does not answer", self.id)
 
 
 class _SessionChannel(Channel):

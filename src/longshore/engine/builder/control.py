@@ -83,6 +83,7 @@ class BuildKit:
             _CONTROL + "Status": streaming(self._status, pb.StatusRequest, pb.StatusResponse),
             _CONTROL + "Session": session,
             _CONTROL + "ListenBuildHistory": streaming(_no_history, pb.BuildHistoryRequest, pb.Empty),
+            _CONTROL + "UpdateBuildHistory": unary(_no_record, pb.Empty, pb.Empty),
             _BRIDGE + "Ping": unary(self._ping, pb.Empty, pb.PongResponse),
             _BRIDGE + "Solve": unary(self._bridge_solve, pb.BridgeSolveRequest, pb.BridgeSolveResponse),
             _BRIDGE + "Return": unary(self._return, pb.ReturnRequest, pb.Empty),
@@ -310,6 +311,10 @@ async def _no_history(request: pb.BuildHistoryRequest, stream: Stream[Any, Any])
     await stream.send_initial_metadata()
     if not request.EarlyExit:
         await asyncio.Event().wait()
+
+
+async def _no_record(_: pb.Empty, __: object) -> pb.Empty:
+    raise NotFound("builds are not recorded: there is no record of that reference")
 
 
 async def _info(_: pb.Empty, __: object) -> pb.InfoResponse:
