@@ -253,6 +253,14 @@ def test_what_cannot_be(builder: Longshored) -> None:
     assert (answer.status, "exporter 'oci' could not be found" in answer.message) == (400, True)
     assert client.post("/build", version=2, t="a@sha256:" + "0" * 64).status == 400
     assert client.post("/build", version=3).status == 400
+    # Without an id, contexts of several builds would be mixed up.
+    assert client.post("/build", version=2, buildid="upload-request:").status == 400
+    told = Outcome(client.post("/build", version=2, remote="upload-request"))
+    assert "needs a build with an id" in told.error
+    outputs = '[{"Type":"local"}]'
+    query = {"version": 2, "outputs": outputs}
+    told = Outcome(client.request("POST", "/build", archive("FROM busybox\n"), query=query))
+    assert told.error == "no active session: none is named"
     told = Outcome(client.post("/build", version=2, remote="client-session"))
     assert told.error == "the build needs a session with its client, and none is named"
 

@@ -305,6 +305,12 @@ def test_a_client_that_leaves_ends_the_solve(builder: Longshored) -> None:
             time.sleep(0.05)
 
 
+def test_requests_that_are_none(caller: Caller) -> None:
+    # Of a solve, the first field is a text.
+    failed = refused(caller, CONTROL + "Solve", pb.BytesMessage(data=b"\xff\xfe"))
+    assert (failed.status, "unmarshalling" in str(failed)) == (Status.INTERNAL, True)
+
+
 def test_requests_that_claim_to_be_huge(builder: Longshored, caller: Caller) -> None:
     async def claim() -> None:
         assert caller.channel is not None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from longshore.build.urls import redacted
 from longshore.errors import InvalidParameter, System
 from longshore.linux.openat import openat2
 
@@ -119,7 +120,10 @@ async def _checkout(
     source: GitSource, directory: Path, settings: dict[str, str], *, keep_git_dir: bool
 ) -> Path:
     async def git(*arguments: str) -> str:
-        return await _git(directory, settings, *arguments)
+        try:
+            return await _git(directory, settings, *arguments)
+        except System as exc:
+            raise System(exc.message.replace(source.remote, redacted(source.remote))) from None
 
     await git("init", "-q")
     await git("remote", "add", "origin", source.remote)

@@ -134,6 +134,8 @@ class SessionManager:
         A prefix in front of a colon tells contexts apart, and is of no meaning here.
         """
         id = id.partition(":")[2] or id
+        if not id:
+            raise NotFound("no active session: none is named")
         arrival = asyncio.Event()
         self._arrivals.add(arrival)
         try:

@@ -18,6 +18,7 @@ from longshore.build.context import (
 from longshore.build.download import Cancellation, Downloaded, download
 from longshore.build.git import GitSource, checkout, parse_git_url
 from longshore.build.sources import Source, find_sources
+from longshore.build.urls import redacted
 from longshore.engine.bridges import to_its_end, while_wanted
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import Message
@@ -52,10 +53,12 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
         try:
             path, file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
         except EngineError as exc:
-            raise type(exc)(f"error downloading remote context {options.remote}: {exc}") from exc
+            raise type(exc)(f"error downloading remote context {redacted(options.remote)}: {exc}") from exc
         if not await asyncio.to_thread(_looks_like_archive, path):
             if file.content_type not in _TEXT and not file.content_type.startswith("text/"):
-                raise InvalidParameter(f"unsupported Content-Type {file.content_type!r} of {options.remote}")
+                raise InvalidParameter(
+                    f"unsupported Content-Type {file.content_type!r} of {redacted(options.remote)}"
+                )
             path.rename(space.context / DEFAULT_DOCKERFILE).chmod(0o644)
             return await asyncio.to_thread(find_dockerfile, space.context, "")
         await while_wanted(lambda check: _unpack(path, space.context, engine.layers.ids, check))
@@ -113,7 +116,7 @@ async def add_url(
     path, file = await _download(url, place, progress, checksum)
     stage.tell("\n")
     if not file.name and destination.endswith("/") and not unpack:
-        raise InvalidParameter(f"cannot determine filename for source {url}")
+        raise InvalidParameter(f"cannot determine filename for source {redacted(url)}")
     digest = await asyncio.to_thread(_digest, path, file.name)
     return Source(place, path.name, f"file:{digest}", False, extract=unpack)
 
@@ -134,7 +137,7 @@ async def _download(
     file = os.fdopen(os.open(unnamed, flags, 0o600), "wb")
 
     def work(cancellation: Cancellation) -> Downloaded:
-        with file, named_failure("GET", url):
+        with file, named_failure("GET", redacted(url)):
             return download(url, file, progress, cancellation, checksum)
 
     found = await in_thread(work, abandon=True)
