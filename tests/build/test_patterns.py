@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from longshore.build.patterns import IgnoreRules, go_match, has_wildcards, read_ignore_file
@@ -88,3 +90,13 @@ def test_go_match(pattern: str, name: str, matches: bool) -> None:
 def test_wildcards() -> None:
     assert has_wildcards("a*") and has_wildcards("a[b]") and has_wildcards("\\*?")
     assert not has_wildcards("a\\*b") and not has_wildcards("ab")
+
+
+def test_what_is_remembered_of_directories_stays_small() -> None:
+    rules = IgnoreRules(["x" * 400_000, "a*"])
+    tracemalloc.start()
+    try:
+        assert all(rules.excludes(f"a{number}/f") for number in range(2000))
+        assert tracemalloc.get_traced_memory()[1] < 96 << 20
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
@@ -179,6 +180,37 @@ def test_unpacking_as_asked(builder: Longshored, web: tuple[str, Path]) -> None:
     )
     assert "/l:\ninside\n\n/n:\na.tar\n\n/u:\ninside\n" in shown
     assert "a.tar\n" in made(builder, f"FROM busybox\nADD {url}/a.tar /u/\nRUN ls /u\n")
+
+
+class _Guarded(_Quiet):
+    """Tells what it was sent as credentials; /nothing is not there."""
+
+    def do_GET(self) -> None:
+        self.send_response(404 if self.path.startswith("/nothing") else 200)
+        self.end_headers()
+        self.wfile.write(f"[{self.headers.get('Authorization')}]\n".encode())
+
+
+def test_passwords_in_urls_are_for_servers(builder: Longshored) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    host = f"127.0.0.1:{server.server_port}"
+    try:
+        step = archive(f"FROM busybox\nADD http://me:p%40ss@{host}/file /f\nRUN cat /f\n")
+        assert f"[Basic {base64.b64encode(b'me:p@ss').decode()}]" in text(build(builder, step))
+        urls = [f"http://me:p%40ss@{host}/nothing", f"http://me:p%40ss@{host}/nothing.git"]
+        told = [build(builder, b"", remote=url).message for url in urls]
+        told.append(error(build(builder, archive(f"FROM busybox\nADD {urls[0]} /f\n"))))
+        told.append(build(builder, b"", remote="http://me:p%40ss@127.0.0.1:1/f").message)
+        for each in told:
+            assert "xxxxx:xxxxx@" in each or "127.0.0.1" in each, each
+            assert "p%40ss" not in each and "p@ss" not in each
+        assert "p%40ss" not in builder.log.read_text()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class _Elsewhere(http.server.BaseHTTPRequestHandler):

@@ -230,16 +230,24 @@ def own(
     ssh.write_text(
         f"""#!{sys.executable}
 import os, socket, sys
+assert sys.argv[1:3] == ["-F", "/dev/null"] and "-oIdentityFile=none" in sys.argv, sys.argv
+if "SSH_AUTH_SOCK" not in os.environ:
+    sys.exit("there is no key at all")
 agent = socket.socket(socket.AF_UNIX)
 agent.connect(os.environ["SSH_AUTH_SOCK"])
 agent.sendall(b"may I?")
 assert agent.recv(100) == b"yes", "the agent says no"
-assert "-oIdentityFile=none" in sys.argv and sys.argv[-2] == "git@example.org"
+assert sys.argv[-2] == "git@example.org"
+[hosts] = [each for each in sys.argv if "UserKnownHostsFile" in each]
+assert hosts.endswith('.home/known_hosts"') and hosts.count('"') == 2, hosts
 os.execvp("sh", ["sh", "-c", sys.argv[-1].replace("'r.git'", "{place}/r")])
 """
     )
     ssh.chmod(0o755)
-    daemon = Longshored(env={"PATH": f"{ssh.parent}:{os.environ['PATH']}:/usr/sbin:/sbin"})
+    path = f"{ssh.parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
+    daemon = Longshored(env={"PATH": path, "SSH_AUTH_SOCK": "/this/machine's/own"})
+    # Longer than the path of a socket may be, and in need of quotes.
+    daemon.data_root = daemon.root / f"data in a {'deep ' * 20}place"
     try:
         daemon.start()
         daemon.load(busybox_archive)
@@ -253,15 +261,42 @@ def test_repositories_are_fetched_with_the_clients_keys(own: tuple[Longshored, P
     if shutil.which("git") is None:
         pytest.skip("there is no git")
     daemon, place = own
-    _git("init", "-q", "-b", "main", str(place / "r"))
-    (place / "r/f").write_text("of the repository\n")
-    _git("-C", str(place / "r"), "add", "f")
-    _git("-C", str(place / "r"), "-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x")
+    _commit(place / "r", f="of the repository\n")
     step = archive("FROM busybox\nADD git@example.org:r.git /r\nRUN cat /r/f\n")
     with SessionPeer(daemon.socket, agents={"default": lambda data: b"yes"}) as peer:
         assert "of the repository" in text(build(daemon, step, session=peer.id))
     with SessionPeer(daemon.socket, agents={"default": lambda data: b"no!"}) as peer:
         assert "the agent says no" in error(build(daemon, step, session=peer.id))
+
+
+def test_a_context_is_fetched_with_the_clients_keys(own: tuple[Longshored, Path]) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+    daemon, place = own
+    _commit(place / "r", Dockerfile="FROM busybox\nRUN echo of the repository\n")
+    remote = "git@example.org:r.git"
+    with SessionPeer(daemon.socket, agents={"default": lambda data: b"yes"}) as peer:
+        assert "of the repository" in text(build(daemon, b"", session=peer.id, remote=remote))
+
+
+def test_the_machines_own_keys_are_nobodys(own: tuple[Longshored, Path]) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+    daemon, _ = own
+    step = archive("FROM busybox\nADD git@example.org:r.git /r\n")
+    assert "there is no key at all" in error(build(daemon, step))
+    with SessionPeer(daemon.socket, agents={"other": bytes}) as peer:
+        assert "there is no key at all" in error(build(daemon, step, session=peer.id))
+    refused = build(daemon, b"", remote="git@example.org:r.git")
+    assert "there is no key at all" in refused.message
+
+
+def _commit(repository: Path, **files: str) -> None:
+    _git("init", "-q", "-b", "main", str(repository))
+    for name, content in files.items():
+        (repository / name).write_text(content)
+    _git("-C", str(repository), "add", "-A")
+    _git("-C", str(repository), "-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x")
 
 
 def _git(*arguments: str) -> None:

@@ -21,7 +21,8 @@ from differential.builds import archive
 from engine.test_build import builder
 from grpclib.const import Cardinality
 from harness import Client, DockerCLI, Longshored, Response, SessionPeer
-from harness.session import DIFF_COPY, Packets, Tree, send_tree, stat_of, tree_stats
+from harness.machine import mounts_under
+from harness.session import DIFF_COPY, SEND, Packets, Tree, send_tree, stat_of, tree_stats
 
 from longshore.buildkit.proto import control_pb2 as control
 from longshore.buildkit.proto import session_pb2 as pb
@@ -252,6 +253,14 @@ def test_what_cannot_be(builder: Longshored) -> None:
     assert (answer.status, "exporter 'oci' could not be found" in answer.message) == (400, True)
     assert client.post("/build", version=2, t="a@sha256:" + "0" * 64).status == 400
     assert client.post("/build", version=3).status == 400
+    # Without an id, contexts of several builds would be mixed up.
+    assert client.post("/build", version=2, buildid="upload-request:").status == 400
+    told = Outcome(client.post("/build", version=2, remote="upload-request"))
+    assert "needs a build with an id" in told.error
+    outputs = '[{"Type":"local"}]'
+    query = {"version": 2, "outputs": outputs}
+    told = Outcome(client.request("POST", "/build", archive("FROM busybox\n"), query=query))
+    assert told.error == "no active session: none is named"
     told = Outcome(client.post("/build", version=2, remote="client-session"))
     assert told.error == "the build needs a session with its client, and none is named"
 
@@ -382,6 +391,24 @@ def test_a_client_that_vanishes_while_it_sends(builder: Longshored) -> None:
     with SessionPeer(builder.socket, serve=served) as peer:
         assert "the client's session ended" in solve(builder, peer).error
     assert vanished.is_set()
+
+
+@pytest.mark.parametrize(("kind", "message"), [("local", pb.Packet), ("tar", pb.BytesMessage)])
+def test_a_client_that_vanishes_while_it_is_sent_files(builder: Longshored, kind: str, message: type) -> None:
+    async def receive(stream: Any) -> None:
+        await stream.recv_message()
+        peer.vanish()
+
+    mounts = mounts_under(builder.root)
+    served = {SEND: (receive, Cardinality.STREAM_STREAM, message, message)}
+    peer = offering(builder, "FROM busybox\n", serve=served)
+    with peer:
+        outputs = json.dumps([{"Type": kind, "Attrs": {}}])
+        assert "the client's session ended" in solve(builder, peer, outputs=outputs).error
+    deadline = time.monotonic() + 30
+    while mounts_under(builder.root) != mounts:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # the real client

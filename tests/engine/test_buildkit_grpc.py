@@ -192,8 +192,39 @@ def test_a_solve_that_has_ended_takes_nothing_more(builder: Longshored, caller: 
         again = pb.BridgeSolveRequest(Frontend="dockerfile.v0")
         assert "has ended" in str(refused(caller, BRIDGE + "Solve", again, "r13"))
         assert "needs a reference" in str(refused(caller, CONTROL + "Solve", request("", peer)))
-    history = refused(caller, CONTROL + "ListenBuildHistory", pb.Empty())
-    assert (history.status, "not recorded" in str(history)) == (Status.UNIMPLEMENTED, True)
+
+
+def test_a_solve_that_ends_takes_its_frontend_along(builder: Longshored, caller: Caller) -> None:
+    client = Client(builder.socket, "1.50")
+    with offering(builder, "FROM busybox\nRUN sleep 300\n") as peer:
+        asked = request("r15", peer, Frontend="")
+        solving = caller.start(caller.unary(CONTROL + "Solve", asked, pb.SolveResponse))
+        frontend = caller.unary(
+            BRIDGE + "Solve",
+            pb.BridgeSolveRequest(Frontend="dockerfile.v0"),
+            pb.BridgeSolveResponse,
+            {"buildkit-controlapi-buildid": "r15"},
+        )
+        running = caller.start(frontend)
+        while not client.get("/containers/json").json:
+            time.sleep(0.05)
+        solving.cancel()
+        with pytest.raises(GRPCError) as caught:
+            running.result(60)
+    assert caught.value.status is Status.CANCELLED
+    assert client.get("/containers/json").json == []
+
+
+def test_no_build_is_remembered(caller: Caller) -> None:
+    def listen(**how: bool) -> Any:
+        return caller.streamed(CONTROL + "ListenBuildHistory", pb.BuildHistoryRequest(**how), pb.Empty)
+
+    waiting = caller.start(listen())
+    assert caller.run(listen(EarlyExit=True, ActiveOnly=True)) == []
+    assert not waiting.done()
+    waiting.cancel()
+    gone = refused(caller, CONTROL + "UpdateBuildHistory", pb.Empty())
+    assert (gone.status, "not recorded" in str(gone)) == (Status.NOT_FOUND, True)
 
 
 def test_settings_of_steps(builder: Longshored, caller: Caller) -> None:
@@ -274,6 +305,12 @@ def test_a_client_that_leaves_ends_the_solve(builder: Longshored) -> None:
             time.sleep(0.05)
 
 
+def test_requests_that_are_none(caller: Caller) -> None:
+    # Of a solve, the first field is a text.
+    failed = refused(caller, CONTROL + "Solve", pb.BytesMessage(data=b"\xff\xfe"))
+    assert (failed.status, "unmarshalling" in str(failed)) == (Status.INTERNAL, True)
+
+
 def test_requests_that_claim_to_be_huge(builder: Longshored, caller: Caller) -> None:
     async def claim() -> None:
         assert caller.channel is not None
@@ -340,6 +377,11 @@ def test_buildx_builds(buildx: DockerCLI, tmp_path: Path) -> None:
     )
     id = buildx("buildx", "build", "-q", *again, ".", cwd=context).stdout.strip()
     assert id.startswith("sha256:")
+
+
+def test_buildx_finds_no_history(buildx: DockerCLI) -> None:
+    shown = buildx("buildx", "history", "ls").stdout.splitlines()
+    assert len(shown) == 1 and shown[0].startswith("BUILD ID")
 
 
 def test_buildx_tells_of_caches_and_prunes_them(buildx: DockerCLI) -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _MOST_MASKS = 1024
-"""Characters whose mask is remembered."""
+"""Characters whose mask is remembered …"""
+_MASKS_SIZE = 16 << 20
+"""… and bytes of all masks together."""
 
 
 class Wild(enum.Enum):
@@ -72,7 +74,8 @@ class Automaton:
                 bit += 1
             self._ends.append(bit)
             bit += 1
-        self._size = bit // 8 + 1
+        self.size = bit // 8 + 1
+        """Bytes of each number of a state."""
         self._rest, self._depth = self._bits(places[Wild.REST]), self._bits(places[Wild.DEPTH])
         self._loops = self._bits(places[Wild.STAR]) | self._rest
         self._skippable = self._loops | self._depth
@@ -132,14 +135,14 @@ class Automaton:
             bit for bit, token in self._singles if (plain if token is None else token.accepts(character))
         ]
         mask = self._bits([*self._literals.get(character, ()), *places])
-        if len(self._masks) >= _MOST_MASKS:
+        if len(self._masks) >= _MOST_MASKS or len(self._masks) * self.size > _MASKS_SIZE:
             self._masks.clear()
         self._masks[character] = mask
         return mask
 
     def _bits(self, places: Iterable[int]) -> int:
         """One number with these bits set, made in one go: a long one is copied whenever it changes."""
-        made = bytearray(self._size)
+        made = bytearray(self.size)
         for bit in places:
             made[bit >> 3] |= 1 << (bit & 7)
         return int.from_bytes(made, "little")

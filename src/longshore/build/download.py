@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from longshore.build.urls import credentials, redacted
 from longshore.errors import InvalidParameter, System
 
 _CHUNK = 1 << 18
@@ -60,18 +61,21 @@ def download(
 
     expected = _checksum(checksum) if checksum else None
     timeout = urllib3.Timeout(connect=_CONNECT, read=_READ)
+    # Another host, to which the server may send us, does not get them.
+    headers = urllib3.make_headers(basic_auth=credentials(url))
     retries = urllib3.Retry(connect=0, read=0, other=0, redirect=_MOST_REDIRECTS)
     with ExitStack() as held:
         pool = held.enter_context(_pool(url, cancellation, held))
         try:
-            answer = pool.request("GET", url, preload_content=False, timeout=timeout, retries=retries)
+            answer = pool.request(
+                "GET", url, preload_content=False, timeout=timeout, retries=retries, headers=headers
+            )
             with answer:
                 if answer.status >= 400:
-                    raise System(
-                        f"failed to GET {url} with status {answer.status} {answer.reason or ''}".strip()
-                    )
+                    told = f"{answer.status} {answer.reason or ''}".strip()
+                    raise System(f"failed to GET {redacted(url)} with status {told}")
                 digest = _save(answer, file, progress, cancellation)
-                headers = answer.headers
+                received = answer.headers
         except urllib3.exceptions.MaxRetryError as exc:
             # There was one attempt: tell what it failed with.
             reason = exc.reason or exc
@@ -79,9 +83,9 @@ def download(
     if expected is not None and digest != expected:
         raise InvalidParameter(f"digest mismatch sha256:{digest}: sha256:{expected}")
     return Downloaded(
-        _name(url, headers.get("Content-Disposition", "")),
-        headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-        _time(headers.get("Last-Modified", "")),
+        _name(url, received.get("Content-Disposition", "")),
+        received.get("Content-Type", "").partition(";")[0].strip().lower(),
+        _time(received.get("Last-Modified", "")),
     )
 
 

@@ -8,11 +8,13 @@ import re
 import shlex
 import shutil
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from longshore.build.urls import redacted
 from longshore.errors import InvalidParameter, System
 from longshore.linux.openat import openat2
 
@@ -100,16 +102,28 @@ async def checkout(
 ) -> Path:
     """Check the repository out in the empty `directory`; the part of it that was asked for.
 
-    `agent`: the socket of an SSH agent, whose keys then go instead of this machine's own. Raises System with
-    git's own words, InvalidParameter for a directory that is not in it.
+    `agent`: the socket of an SSH agent with the keys to use; this machine's own are nobody's to use. Raises
+    System with git's own words, InvalidParameter for a directory that is not in it.
     """
     if shutil.which("git") is None:
         raise System("unable to find git: install git on the machine of the daemon")
     home = directory.parent / f"{directory.name}.home"
     home.mkdir(mode=0o700)
+    with ExitStack() as held:
+        settings = {"HOME": str(home), "GIT_SSH_COMMAND": _ssh_command(home)}
+        if agent is not None:
+            settings["SSH_AUTH_SOCK"] = held.enter_context(_short_path(agent))
+        return await _checkout(source, directory, settings, keep_git_dir=keep_git_dir)
 
+
+async def _checkout(
+    source: GitSource, directory: Path, settings: dict[str, str], *, keep_git_dir: bool
+) -> Path:
     async def git(*arguments: str) -> str:
-        return await _git(directory, home, *arguments, agent=agent)
+        try:
+            return await _git(directory, settings, *arguments)
+        except System as exc:
+            raise System(exc.message.replace(source.remote, redacted(source.remote))) from None
 
     await git("init", "-q")
     await git("remote", "add", "origin", source.remote)
@@ -163,31 +177,49 @@ def _part(directory: Path, inside: str) -> Path:
         os.close(part)
 
 
-async def _git(directory: Path, home: Path, *arguments: str, agent: Path | None) -> str:
-    """Run git without anybody's settings; what it says. It ends with the task that waits for it.
+def _ssh_command(home: Path) -> str:
+    """ssh without what this machine has for its own use: configuration, keys, hosts that its users know.
+
+    Whoever wrote the Dockerfile chooses the host, and may only go where the agent's keys lead.
+    """
+    # Whoever answers first is who the host is, as for BuildKit, which asks it for its keys beforehand.
+    hosts = str(home / "known_hosts").replace("%", "%%").replace('"', '\\"')
+    options = (
+        "BatchMode=yes",
+        "IdentityFile=none",
+        "StrictHostKeyChecking=accept-new",
+        f'UserKnownHostsFile="{hosts}"',
+    )
+    return shlex.join(["ssh", "-F", "/dev/null", *(f"-o{option}" for option in options)])
+
+
+@contextmanager
+def _short_path(socket: Path) -> Iterator[str]:
+    """Another path of a socket, for the programs that we start: the kernel takes 107 bytes at most."""
+    directory = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # By our process, as /proc knows it: ssh closes what it inherits.
+        yield f"{Path('/proc/self').resolve()}/fd/{directory}/{socket.name}"
+    finally:
+        os.close(directory)
+
+
+async def _git(directory: Path, settings: dict[str, str], *arguments: str) -> str:
+    """Run git without anybody's settings but these; what it says. It ends with the task that waits for it.
 
     Raises System.
     """
     kept = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {
-        "HOME": str(home),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_PROTOCOL_FROM_USER": "0",
         "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "LC_ALL": "C",
+        **settings,
     }
-    if agent is not None:
-        # Whoever answers first is who the host is, as for BuildKit, which asks it for its keys beforehand.
-        hosts = shlex.quote(f"UserKnownHostsFile={home / 'known_hosts'}")
-        environment["GIT_SSH_COMMAND"] = (
-            "ssh -F /dev/null -oBatchMode=yes -oIdentityFile=none "
-            f"-oStrictHostKeyChecking=accept-new -o{hosts}"
-        )
-        environment["SSH_AUTH_SOCK"] = str(agent)
     process = await asyncio.create_subprocess_exec(
         "git",
         *_SAFE,

@@ -9,7 +9,9 @@ from longshore.build.automaton import Automaton, CharacterClass, State, Token, W
 from longshore.errors import InvalidParameter
 
 _MOST_DIRECTORIES = 4096
-"""Directories whose state is remembered."""
+"""Directories whose state is remembered …"""
+_STATES_SIZE = 32 << 20
+"""… and bytes of all of their states, which are as long as the patterns."""
 
 
 class IgnoreRules:
@@ -54,7 +56,8 @@ class IgnoreRules:
             state = automaton.advance(state, name)
             accepted |= automaton.accepted(state)
             state = automaton.advance(state, "/")
-        if len(self._directories) >= _MOST_DIRECTORIES:
+        known = len(self._directories)
+        if known >= _MOST_DIRECTORIES or known * automaton.size * 3 > _STATES_SIZE:
             self._directories = {"": self._directories[""]}
         self._directories[directory] = state, accepted
         return state, accepted

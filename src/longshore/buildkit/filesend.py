@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Generator
@@ -27,6 +28,8 @@ _LARGEST = 1 << 20
 """Bytes of one message; a client's gRPC refuses messages of 4 MB."""
 _BATCH = 256
 """Descriptions that are made in one go of a thread."""
+_DEEPEST = 256
+"""Directories that lie in each other; each is held open."""
 _BENEATH = Resolve.BENEATH | Resolve.NO_SYMLINKS
 
 _Send = Stream[pb.Packet, pb.Packet]
@@ -81,10 +84,11 @@ def _failure(exc: BaseException) -> Exception:
     return translate(exc, "sending files to the client")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _File:
     path: str
-    regular: bool
+    may_be_asked: bool
+    """Whether it has a content, which was not asked for yet."""
 
 
 class _Sender:
@@ -101,7 +105,7 @@ class _Sender:
         listening = asyncio.create_task(self._listen(asked), name="filesend-listen")
         try:
             await self._describe()
-            while (number := await asked.get()) is not None:
+            while (number := await asked.get()) is not None and not listening.done():
                 await self._send_file(number)
             await listening
             await self._stream.send_message(pb.Packet(type=pb.Packet.PACKET_FIN), end=True)
@@ -116,8 +120,10 @@ class _Sender:
         try:
             async for packet in self._stream:
                 if packet.type == pb.Packet.PACKET_REQ:
-                    if len(self._files) <= packet.ID or not self._files[packet.ID].regular:
+                    # Each once, so that no more is waiting than there are files.
+                    if len(self._files) <= packet.ID or not self._files[packet.ID].may_be_asked:
                         raise System(f"invalid file id {packet.ID}")
+                    self._files[packet.ID].may_be_asked = False
                     asked.put_nowait(packet.ID)
                 elif packet.type == pb.Packet.PACKET_ERR:
                     told = packet.data.decode("utf-8", "replace")
@@ -141,6 +147,8 @@ class _Sender:
         await self._stream.send_message(pb.Packet(type=pb.Packet.PACKET_STAT))
 
     def _walk(self, directory: int, prefix: str) -> Generator[pb.Stat]:
+        if prefix.count("/") > _DEEPEST:
+            raise System(f"{prefix}: directories lie too deep to be sent")
         for base in sorted(os.listdir(directory), key=os.fsencode):
             found = os.stat(base, dir_fd=directory, follow_symlinks=False)
             path = f"{prefix}{base}"
@@ -169,18 +177,31 @@ class _Sender:
                 described.linkname = os.fsencode(first)
             else:
                 described.size = found.st_size
-        self._files.append(_File(path, regular))
+        # A socket is sent as an empty file, as BuildKit does.
+        self._files.append(_File(path, regular or stat.S_ISSOCK(found.st_mode)))
         return described
 
     async def _send_file(self, number: int) -> None:
-        file = openat2(self._root, self._files[number].path, os.O_RDONLY | os.O_NONBLOCK, 0, _BENEATH)
-        try:
-            while data := await in_thread(lambda: os.read(file, _CHUNK * 8)):
-                for start in range(0, len(data), _CHUNK):
-                    part = data[start : start + _CHUNK]
-                    await self._stream.send_message(
-                        pb.Packet(type=pb.Packet.PACKET_DATA, ID=number, data=part)
-                    )
-        finally:
-            os.close(file)
+        file = self._open(self._files[number].path)
+        if file is not None:
+            try:
+                await self._send_content(number, file)
+            finally:
+                os.close(file)
         await self._stream.send_message(pb.Packet(type=pb.Packet.PACKET_DATA, ID=number))
+
+    async def _send_content(self, number: int, file: int) -> None:
+        while data := await in_thread(lambda: os.read(file, _CHUNK * 8)):
+            for start in range(0, len(data), _CHUNK):
+                part = data[start : start + _CHUNK]
+                packet = pb.Packet(type=pb.Packet.PACKET_DATA, ID=number, data=part)
+                await self._stream.send_message(packet)
+
+    def _open(self, path: str) -> int | None:
+        """A descriptor of the file, None for a socket."""
+        try:
+            return openat2(self._root, path, os.O_RDONLY | os.O_NONBLOCK, 0, _BENEATH)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:
+                return None
+            raise

@@ -39,8 +39,10 @@ from longshore.layers.tarstream import (
 )
 
 _DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
-_MOST_DESCRIBED = 128 << 20
+_MOST_DESCRIBED = 512 << 20
 """Bytes of all descriptions together, which are held in memory."""
+_DESCRIBED = 300
+"""Bytes that each takes there besides what came."""
 _AT_ONCE = 64
 """Files that are asked for and not yet here."""
 _AHEAD = 4 << 20
@@ -120,7 +122,7 @@ async def _described(stream: _Sync, progress: Callable[[int], None]) -> list[Tar
         if not packet.HasField("stat"):
             return entries
         size += packet.ByteSize()
-        if size > _MOST_DESCRIBED:
+        if size + len(entries) * _DESCRIBED > _MOST_DESCRIBED:
             raise InvalidParameter("the client describes more files than can be held in memory")
         entry = _entry(packet.stat)
         order.check(entry)

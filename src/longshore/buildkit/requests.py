@@ -8,7 +8,9 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TypeVar
 
+from google.protobuf.message import Message
 from grpclib.client import Stream, StreamStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -29,23 +31,18 @@ _CHUNK = 32 << 10
 _MOST_CONNECTIONS = 64
 """Connections to one forwarded agent at a time."""
 
+M = TypeVar("M", bound=Message)
+
 
 async def get_secret(session: Session, id: str) -> bytes | None:
     """The secret called `id`; None if the client has none.
 
     Raises InvalidParameter if it is larger than a secret may be, System, Unavailable.
     """
-    if not session.supports(_GET_SECRET):
+    doing = f"secret {id}"
+    answer = await _asked(session, _GET_SECRET, pb.GetSecretRequest(ID=id), pb.GetSecretResponse, doing)
+    if answer is None:
         return None
-    method = UnaryUnaryMethod(session.channel, _GET_SECRET, pb.GetSecretRequest, pb.GetSecretResponse)
-    try:
-        answer = await method(pb.GetSecretRequest(ID=id))
-    except GRPCError as exc:
-        if exc.status in (Status.NOT_FOUND, Status.UNIMPLEMENTED):
-            return None
-        raise translate(exc, f"secret {id}") from exc
-    except BROKEN as exc:
-        raise translate(exc, f"secret {id}") from exc
     if len(answer.data) > MAX_SECRET:
         raise InvalidParameter(f"secret {id}: invalid secret size {len(answer.data)}")
     return answer.data
@@ -56,18 +53,24 @@ async def credentials(session: Session, host: str) -> tuple[str, str] | None:
 
     None if the client has none. Raises System, Unavailable.
     """
-    if not session.supports(_CREDENTIALS):
+    asked, doing = pb.CredentialsRequest(Host=host), f"credentials for {host}"
+    answer = await _asked(session, _CREDENTIALS, asked, pb.CredentialsResponse, doing)
+    return (answer.Username, answer.Secret) if answer is not None and answer.Secret else None
+
+
+async def _asked(session: Session, name: str, request: Message, reply: type[M], doing: str) -> M | None:
+    """The answer to a question that a client may have no answer to; None then. Raises System, Unavailable."""
+    if not session.supports(name):
         return None
-    method = UnaryUnaryMethod(session.channel, _CREDENTIALS, pb.CredentialsRequest, pb.CredentialsResponse)
+    method = UnaryUnaryMethod(session.channel, name, type(request), reply)
     try:
-        answer = await method(pb.CredentialsRequest(Host=host))
+        return await method(request)
     except GRPCError as exc:
         if exc.status in (Status.NOT_FOUND, Status.UNIMPLEMENTED):
             return None
-        raise translate(exc, f"credentials for {host}") from exc
+        raise translate(exc, doing) from exc
     except BROKEN as exc:
-        raise translate(exc, f"credentials for {host}") from exc
-    return (answer.Username, answer.Secret) if answer.Secret else None
+        raise translate(exc, doing) from exc
 
 
 async def has_agent(session: Session, id: str) -> bool:
@@ -156,8 +159,9 @@ async def _forward(
 
 
 async def _to_agent(reader: asyncio.StreamReader, stream: Stream[pb.BytesMessage, pb.BytesMessage]) -> None:
-    while data := await reader.read(_CHUNK):
-        await stream.send_message(pb.BytesMessage(data=data))
+    with contextlib.suppress(ConnectionError):  # Who asked has gone: that ends it as well.
+        while data := await reader.read(_CHUNK):
+            await stream.send_message(pb.BytesMessage(data=data))
     await stream.end()
 
 

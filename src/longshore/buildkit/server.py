@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpclib.const import Cardinality, Status
 from grpclib.const import Handler as Method
 from grpclib.encoding.base import StatusDetailsCodecBase
@@ -62,9 +62,7 @@ def unary(
     """A method with one request and one reply. Errors of the engine are the client's to read."""
 
     async def call(stream: Stream[Any, Any]) -> None:
-        message = await stream.recv_message()
-        if message is None:
-            raise GRPCError(Status.INVALID_ARGUMENT, "no request")
+        message = await _request(stream)
         with _told():
             await stream.send_message(await answer(message, stream))
 
@@ -77,13 +75,21 @@ def streaming(
     """A method with one request and many replies, which `answer` sends."""
 
     async def call(stream: Stream[Any, Any]) -> None:
-        message = await stream.recv_message()
-        if message is None:
-            raise GRPCError(Status.INVALID_ARGUMENT, "no request")
+        message = await _request(stream)
         with _told():
             await answer(message, stream)
 
     return Method(call, Cardinality.UNARY_STREAM, request, reply)
+
+
+async def _request(stream: Stream[Any, Any]) -> Any:
+    try:
+        message = await stream.recv_message()
+    except DecodeError as exc:
+        raise GRPCError(Status.INTERNAL, f"error unmarshalling request: {exc}") from None
+    if message is None:
+        raise GRPCError(Status.INVALID_ARGUMENT, "no request")
+    return message
 
 
 @contextmanager
@@ -95,7 +101,7 @@ def _told() -> Iterator[None]:
         raise grpc_error(exc) from exc
     except BROKEN as exc:
         if isinstance(exc, OSError) and not isinstance(exc, ConnectionError):
-            raise GRPCError(Status.UNKNOWN, clean(str(exc))) from exc
+            raise GRPCError(Status.UNKNOWN, clean(str(exc) or type(exc).__name__)) from exc
         raise
     except Exception as exc:
         log.exception("a call failed")

@@ -84,7 +84,7 @@ class Session:
                 failures = 0 if exc.status is Status.UNIMPLEMENTED else failures + 1
             except BROKEN:  # TimeoutError is an OSError.
                 failures += 1
-        log.warning("session %s: the client does not answer", self.id)
+        log.warning("session %r: the client does not answer", self.id)
 
 
 class _SessionChannel(Channel):
@@ -134,6 +134,8 @@ class SessionManager:
         A prefix in front of a colon tells contexts apart, and is of no meaning here.
         """
         id = id.partition(":")[2] or id
+        if not id:
+            raise NotFound("no active session: none is named")
         arrival = asyncio.Event()
         self._arrivals.add(arrival)
         try:

@@ -33,6 +33,8 @@ _WINDOW = 1 << 20
 """Bytes that a peer may send ahead of who reads them, on one stream and on the connection."""
 _HIGH = 1 << 20
 """Bytes waiting to be sent beyond which nobody writes more."""
+_FLOODED = 4 << 20
+"""Bytes waiting to be sent beyond which nothing is read: pings and the like are answered without end."""
 
 # Of so many ended streams is remembered how they ended; the default would grow to 20 MB.
 H2Connection.MAX_CLOSED_STREAMS = 256
@@ -100,7 +102,7 @@ def start_protocol(connection: RawConnection, protocol: LimitedProtocol) -> Coro
 
 async def _run(connection: RawConnection, protocol: LimitedProtocol, transport: _Transport) -> None:
     tasks = [
-        asyncio.create_task(_receive(connection, protocol), name="h2c-receive"),
+        asyncio.create_task(_receive(connection, protocol, transport), name="h2c-receive"),
         asyncio.create_task(transport.flush(), name="h2c-send"),
     ]
     try:
@@ -117,10 +119,11 @@ async def _run(connection: RawConnection, protocol: LimitedProtocol, transport: 
             await connection.close()
 
 
-async def _receive(connection: RawConnection, protocol: LimitedProtocol) -> None:
+async def _receive(connection: RawConnection, protocol: LimitedProtocol, transport: _Transport) -> None:
     try:
         while data := await connection.read():
             protocol.data_received(data)
+            await transport.kept_up()
     except OSError:
         pass  # The peer is gone.
     except Exception as exc:
@@ -148,6 +151,7 @@ class _Transport(asyncio.Transport):
         self._closing = False
         self._aborted = False
         self._changed = asyncio.Event()
+        self._sent = asyncio.Event()
         self.on_full: Callable[[], None] = _nothing
         self.on_room: Callable[[], None] = _nothing
 
@@ -171,6 +175,7 @@ class _Transport(asyncio.Transport):
                     self._waiting.clear()
                     await self._connection.write(data)
                     self._size -= len(data)
+                    self._sent.set()
                     if self._full and self._size <= _HIGH // 2:
                         self._full = False
                         self.on_room()
@@ -178,6 +183,12 @@ class _Transport(asyncio.Transport):
                     break
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def kept_up(self) -> None:
+        """Wait until the peer has taken most of what it is sent."""
+        while self._size > _FLOODED:
+            self._sent.clear()
+            await self._sent.wait()
 
     def close(self) -> None:
         """Send what is queued, then end."""

@@ -11,7 +11,7 @@ import contextvars
 import io
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -192,7 +192,7 @@ async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIte
     await task
 
 
-async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncIterator[bytes]:
+async def chunks_of(work: Callable[[Callable[[bytes], None]], object]) -> AsyncGenerator[bytes, None]:
     """Run `work(write)` in a thread and yield what it writes, at the pace at which it is taken."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes | None] = asyncio.Queue()

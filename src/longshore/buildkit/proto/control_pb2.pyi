@@ -161,6 +161,20 @@ class SolveResponse(_message.Message):
     ExporterResponse: _containers.ScalarMap[str, str]
     def __init__(self, ExporterResponse: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
+class BuildHistoryRequest(_message.Message):
+    __slots__ = ("ActiveOnly", "Ref", "EarlyExit", "Filter", "Limit")
+    ACTIVEONLY_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    EARLYEXIT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ActiveOnly: bool
+    Ref: str
+    EarlyExit: bool
+    Filter: _containers.RepeatedScalarFieldContainer[str]
+    Limit: int
+    def __init__(self, ActiveOnly: _Optional[bool] = ..., Ref: _Optional[str] = ..., EarlyExit: _Optional[bool] = ..., Filter: _Optional[_Iterable[str]] = ..., Limit: _Optional[int] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ("Ref",)
     REF_FIELD_NUMBER: _ClassVar[int]

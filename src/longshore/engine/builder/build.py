@@ -220,6 +220,9 @@ class Build:
                 await settled(tasks)
             finally:
                 await settled(self._beside)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()  # Of several failures, the first is told.
 
     async def _work(self) -> None:
         try:

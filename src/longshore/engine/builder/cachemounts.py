@@ -176,7 +176,10 @@ async def build_prune(
             continue
         # Out of sight before anybody can ask for it again: nothing else runs in between.
         doomed = _root(engine) / f"{_REMOVING}{each.ID}"
-        (_root(engine) / each.ID).rename(doomed)
+        try:
+            (_root(engine) / each.ID).rename(doomed)
+        except FileNotFoundError:
+            continue  # Somebody else prunes as well.
         await asyncio.to_thread(remove_tree, doomed)
         report.CachesDeleted = [*(report.CachesDeleted or []), each.ID]
         report.SpaceReclaimed += each.Size

@@ -20,12 +20,12 @@ from grpclib.server import Stream
 
 from longshore import __version__
 from longshore.buildkit import server
-from longshore.buildkit.progress import SolveProgress
 from longshore.buildkit.proto import control_pb2 as pb
 from longshore.buildkit.sessions import Session
 from longshore.engine.builder.cachemounts import BuildCacheRecord, PruneLimits, build_cache, build_prune
 from longshore.engine.builder.frontend import FRONTEND, NETWORK_HOST, frontend_options
 from longshore.engine.builder.solve import Output, SolveFailed, check_outputs, export, solve
+from longshore.engine.builder.solvejobs import Job, Jobs
 from longshore.engine.engine import Engine
 from longshore.errors import EngineError, InvalidParameter, NotFound
 from longshore.images.registry.platforms import host_platform
@@ -36,11 +36,6 @@ from longshore.types.timestamp import parse_rfc3339
 _CONTROL = "/moby.buildkit.v1.Control/"
 _BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
 _BUILD_ID = "buildkit-controlapi-buildid"
-_PATIENCE = 5.0
-"""Seconds that a call waits for the solve that it belongs to."""
-_KEPT = 10.0
-"""Seconds that a solve which has ended can still be asked for its progress."""
-
 _LARGEST_SHOWN = 128 << 10
 """Bytes of a Dockerfile that goes with an error, in its header."""
 
@@ -60,27 +55,12 @@ _LLB_CAPS = (
 log = logging.getLogger(__name__)
 
 
-class Job:
-    """A solve under way, by the reference that its client chose."""
-
-    def __init__(self, request: pb.SolveRequest) -> None:
-        self.session = request.Session
-        self.entitlements = list(request.Entitlements)
-        self.progress = SolveProgress()
-        self.ended = False
-        self.images: dict[str, str] = {}
-        """What the bridge's solves came to, by the references given for them."""
-        self.returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """The image that the client's frontend ends with."""
-
-
 class BuildKit:
     """The two services for one engine. Owned by the event loop's thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._jobs: dict[str, Job] = {}
-        self._arrivals: set[asyncio.Event] = set()
+        self._jobs = Jobs()
         self._methods = self._served()
 
     async def serve(self, connection: RawConnection) -> None:
@@ -102,7 +82,8 @@ class BuildKit:
             _CONTROL + "Solve": unary(self._solve, pb.SolveRequest, pb.SolveResponse),
             _CONTROL + "Status": streaming(self._status, pb.StatusRequest, pb.StatusResponse),
             _CONTROL + "Session": session,
-            _CONTROL + "ListenBuildHistory": streaming(_no_history, pb.Empty, pb.Empty),
+            _CONTROL + "ListenBuildHistory": streaming(_no_history, pb.BuildHistoryRequest, pb.Empty),
+            _CONTROL + "UpdateBuildHistory": unary(_no_record, pb.Empty, pb.Empty),
             _BRIDGE + "Ping": unary(self._ping, pb.Empty, pb.PongResponse),
             _BRIDGE + "Solve": unary(self._bridge_solve, pb.BridgeSolveRequest, pb.BridgeSolveResponse),
             _BRIDGE + "Return": unary(self._return, pb.ReturnRequest, pb.Empty),
@@ -123,15 +104,7 @@ class BuildKit:
             outputs = [Output(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
         check_outputs(outputs)
         _check_request(request)
-        job = Job(request)
-        if not request.Ref:
-            raise InvalidParameter("a solve needs a reference")
-        if request.Ref in self._jobs and not self._jobs[request.Ref].ended:
-            raise InvalidParameter(f"job ID {request.Ref} exists")
-        self._jobs[request.Ref] = job
-        for event in self._arrivals:
-            event.set()
-        try:
+        with self._jobs.running(request) as job:
             if request.Frontend:
                 image = await self._run_frontend(job, request.Frontend, request.FrontendAttrs)
             else:
@@ -140,19 +113,9 @@ class BuildKit:
             if image:
                 told = await export(self._engine, image, outputs, job.session, job.progress)
             return pb.SolveResponse(ExporterResponse=told)
-        finally:
-            job.ended = True
-            job.progress.end()
-            if not job.returned.done():
-                job.returned.cancel()
-            asyncio.get_running_loop().call_later(_KEPT, self._forget, request.Ref, job)
-
-    def _forget(self, ref: str, job: Job) -> None:
-        if self._jobs.get(ref) is job:
-            del self._jobs[ref]
 
     async def _status(self, request: pb.StatusRequest, stream: Stream[Any, pb.StatusResponse]) -> None:
-        job = await self._job(request.Ref)
+        job = await self._jobs.find(request.Ref)
         async for message in job.progress.follow():
             await stream.send_message(message)
 
@@ -210,7 +173,7 @@ class BuildKit:
         id = ""
         metadata: dict[str, bytes] = {}
         if request.Frontend:
-            image = await self._run_frontend(job, request.Frontend, request.FrontendOpt)
+            image = await job.part(self._run_frontend(job, request.Frontend, request.FrontendOpt))
             id = secrets.token_hex(13)
             job.images[id] = image
             metadata["containerimage.config"] = self._config(image)
@@ -287,22 +250,7 @@ class BuildKit:
         id = _metadata(stream).get(_BUILD_ID, [])
         if not id:
             raise InvalidParameter("no buildid found in context")
-        return await self._job(id[0])
-
-    async def _job(self, ref: str) -> Job:
-        """The solve of that reference, which may be about to begin. Raises NotFound."""
-        arrival = asyncio.Event()
-        self._arrivals.add(arrival)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                while ref not in self._jobs:
-                    arrival.clear()
-                    await arrival.wait()
-                return self._jobs[ref]
-        except TimeoutError:
-            raise NotFound(f"no such job {ref}") from None
-        finally:
-            self._arrivals.discard(arrival)
+        return await self._jobs.find(id[0])
 
     def _worker(self) -> pb.WorkerRecord:
         here = host_platform()
@@ -358,8 +306,15 @@ async def _health(_: pb.Empty, __: object) -> pb.HealthCheckResponse:
     return pb.HealthCheckResponse(status=1)
 
 
-async def _no_history(_: pb.Empty, __: object) -> None:
-    raise GRPCError(Status.UNIMPLEMENTED, "builds are not recorded: there is no history of them")
+async def _no_history(request: pb.BuildHistoryRequest, stream: Stream[Any, Any]) -> None:
+    """Builds are not recorded: there are none to tell of, neither now nor while somebody listens."""
+    await stream.send_initial_metadata()
+    if not request.EarlyExit:
+        await asyncio.Event().wait()
+
+
+async def _no_record(_: pb.Empty, __: object) -> pb.Empty:
+    raise NotFound("builds are not recorded: there is no record of that reference")
 
 
 async def _info(_: pb.Empty, __: object) -> pb.InfoResponse:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from longshore.errors import Conflict, System
+from longshore.errors import Conflict, InvalidParameter, System
 
 PATIENCE = 5.0
 """Seconds that a build and the request with its context wait for each other, as in dockerd."""
@@ -41,8 +41,11 @@ class BuildJobs:
             task.cancel()
 
     async def bring(self, id: str, body: Body) -> None:
-        """Give `body` to the build of that id, and wait until it is read. Raises System if none asks."""
-        upload = self._uploads.setdefault(id, _Upload())
+        """Give `body` to the build of that id, and wait until it is read.
+
+        Raises System if none asks, InvalidParameter without an id, Conflict.
+        """
+        upload = self._upload(id)
         if upload.body is not None:
             raise Conflict(f"build {id} has its context already")
         upload.body = body
@@ -60,9 +63,9 @@ class BuildJobs:
     async def brought(self, id: str) -> AsyncIterator[Body]:
         """What another request brings for the build of that id, which is told when it is done with.
 
-        Raises System if it does not come.
+        Raises System if it does not come, InvalidParameter without an id.
         """
-        upload = self._uploads.setdefault(id, _Upload())
+        upload = self._upload(id)
         try:
             async with asyncio.timeout(PATIENCE):
                 await upload.here.wait()
@@ -76,6 +79,11 @@ class BuildJobs:
             yield upload.body
         finally:
             upload.read.set()
+
+    def _upload(self, id: str) -> _Upload:
+        if not id:  # Or one build would get the context of another.
+            raise InvalidParameter("a context that comes with another request needs a build with an id")
+        return self._uploads.setdefault(id, _Upload())
 
     def _forget(self, id: str, upload: _Upload) -> None:
         if self._uploads.get(id) is upload:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from longshore.build.context import (
 from longshore.build.download import Cancellation, Downloaded, download
 from longshore.build.git import GitSource, checkout, parse_git_url
 from longshore.build.sources import Source, find_sources
+from longshore.build.urls import redacted
 from longshore.engine.bridges import to_its_end, while_wanted
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import Message
@@ -44,16 +45,20 @@ async def fetch_remote(engine: Engine, options: BuildOptions, space: Workspace) 
     """
     git = parse_git_url(options.remote)
     if git is not None:
-        place = space.fresh("git")
-        space.context = await checkout(git, place, keep_git_dir=git.keep_git_dir is not False)
+        place = await asyncio.to_thread(space.fresh, "git")
+        kept = git.keep_git_dir is not False
+        async with _agent(engine, options, space, git) as agent:
+            space.context = await checkout(git, place, keep_git_dir=kept, agent=agent)
     elif options.remote.startswith(("http://", "https://")):
         try:
             path, file = await _download(options.remote, space.fresh("remote"), lambda _, __: None)
         except EngineError as exc:
-            raise type(exc)(f"error downloading remote context {options.remote}: {exc}") from exc
+            raise type(exc)(f"error downloading remote context {redacted(options.remote)}: {exc}") from exc
         if not await asyncio.to_thread(_looks_like_archive, path):
             if file.content_type not in _TEXT and not file.content_type.startswith("text/"):
-                raise InvalidParameter(f"unsupported Content-Type {file.content_type!r} of {options.remote}")
+                raise InvalidParameter(
+                    f"unsupported Content-Type {file.content_type!r} of {redacted(options.remote)}"
+                )
             path.rename(space.context / DEFAULT_DOCKERFILE).chmod(0o644)
             return await asyncio.to_thread(find_dockerfile, space.context, "")
         await while_wanted(lambda check: _unpack(path, space.context, engine.layers.ids, check))
@@ -67,23 +72,29 @@ async def add_git(stage: StageRun, git: GitSource, *, keep_git_dir: bool) -> Sou
     """A repository as a source of ADD."""
     place = await asyncio.to_thread(stage.build.space.fresh, "git")
     kept = keep_git_dir if git.keep_git_dir is None else git.keep_git_dir
-    async with AsyncExitStack() as held:
-        agent = await _agent(stage, held) if git.remote.startswith(("git@", "ssh://")) else None
+    build = stage.build
+    async with _agent(stage.engine, build.options, build.space, git) as agent:
         part = await checkout(git, place, keep_git_dir=kept, agent=agent)
     return (await asyncio.to_thread(find_sources, part, ["."], []))[0]
 
 
-async def _agent(stage: StageRun, held: AsyncExitStack) -> Path | None:
-    """The socket of the SSH agent that the client lends, if it lends one; `held` takes it away."""
-    session = await stage.build.session()
-    if session is None:
-        return None
+@asynccontextmanager
+async def _agent(
+    engine: Engine, options: BuildOptions, space: Workspace, git: GitSource
+) -> AsyncIterator[Path | None]:
+    """The socket of the SSH agent that the client lends, if it lends one and the repository needs it."""
+    if not options.session or not git.remote.startswith(("git@", "ssh://")):
+        yield None
+        return
     from longshore.buildkit.requests import forwarded_agent, has_agent
 
+    session = await engine.sessions.get(options.session)
     if not await has_agent(session, "default"):
-        return None
-    place = await asyncio.to_thread(stage.build.space.fresh, "ssh")
-    return await held.enter_async_context(forwarded_agent(session, "default", place, (0, 0), 0o600))
+        yield None
+        return
+    place = await asyncio.to_thread(space.fresh, "ssh")
+    async with forwarded_agent(session, "default", place, (0, 0), 0o600) as agent:
+        yield agent
 
 
 async def add_url(
@@ -105,7 +116,7 @@ async def add_url(
     path, file = await _download(url, place, progress, checksum)
     stage.tell("\n")
     if not file.name and destination.endswith("/") and not unpack:
-        raise InvalidParameter(f"cannot determine filename for source {url}")
+        raise InvalidParameter(f"cannot determine filename for source {redacted(url)}")
     digest = await asyncio.to_thread(_digest, path, file.name)
     return Source(place, path.name, f"file:{digest}", False, extract=unpack)
 
@@ -126,7 +137,7 @@ async def _download(
     file = os.fdopen(os.open(unnamed, flags, 0o600), "wb")
 
     def work(cancellation: Cancellation) -> Downloaded:
-        with file, named_failure("GET", url):
+        with file, named_failure("GET", redacted(url)):
             return download(url, file, progress, cancellation, checksum)
 
     found = await in_thread(work, abandon=True)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from longshore.build.dockerfile import parse
 from longshore.build.stages import read_program
+from longshore.build.urls import redacted
 from longshore.buildkit.progress import SolveProgress
 from longshore.buildkit.sessions import Session
 from longshore.engine.bridges import evaluated, to_its_end
@@ -126,7 +127,7 @@ async def _inputs(
         body = uploaded(await _session(engine, options), urlsplit(remote).path)
         options = replace(options, remote="")
     elif remote:
-        name = f"[internal] load remote build context {remote}"
+        name = f"[internal] load remote build context {redacted(remote)}"
     vertex = progress.vertex(name)
     try:
         content = await fetch_context(engine, options, body or _nothing(), space)

@@ -6,12 +6,12 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from longshore.buildkit.progress import SolveProgress
+from longshore.buildkit.proto.control_pb2 import StatusResponse
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import Message
 from longshore.engine.builder.solve import Output, check_outputs, export, solve
@@ -20,7 +20,6 @@ from longshore.engine.engine import Engine
 from longshore.errors import EngineError, InvalidParameter
 
 UPLOAD = "upload-request"
-_MOST_HELD_BACK = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +51,17 @@ async def _messages(
 ) -> AsyncIterator[Message]:
     progress = SolveProgress()
     work = asyncio.create_task(_work(engine, options, build_id, output, body, progress), name="build")
-    held_back: deque[Message] = deque(maxlen=_MOST_HELD_BACK)
     try:
         with engine.build_jobs.running(build_id, work):
-            async for status in progress.follow():
-                trace = base64.b64encode(status.SerializeToString()).decode()
-                message: Message = {"id": "moby.buildkit.trace", "aux": trace}
-                if options.quiet:
-                    held_back.append(message)
-                else:
-                    yield message
+            if not options.quiet:
+                async for status in progress.follow():
+                    yield _trace(status)
             await asyncio.wait([work])
         failure = _failure(work)
         if failure is not None:
-            for each in held_back:
-                yield each
+            if options.quiet:  # What led to it is of interest after all.
+                async for status in progress.follow():
+                    yield _trace(status)
             yield failure
             return
         image = work.result()
@@ -98,6 +93,10 @@ async def _work(
         image = await solve(engine, options, progress, context)
         await export(engine, image, [output], options.session, progress)
     return image if output.kind in ("moby", "image") else ""
+
+
+def _trace(status: StatusResponse) -> Message:
+    return {"id": "moby.buildkit.trace", "aux": base64.b64encode(status.SerializeToString()).decode()}
 
 
 def _failure(work: asyncio.Task[str]) -> Message | None:
