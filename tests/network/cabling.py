@@ -53,13 +53,13 @@ class Cabling:
         return self.skipping
 
     def _createnetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        self.ip("link add cabling0 type bridge; link set cabling0 up")
+        self.ip("link show cabling0 || ip link add cabling0 type bridge; link set cabling0 up")
         if gateway := arguments["IPv4Data"][0].get("Gateway"):
             self.ip(f"addr add {gateway} dev cabling0")
         return {}
 
     def _deletenetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        self.ip("link del cabling0")
+        self.ip("link del cabling0 || true")  # It is the bridge of all its networks.
         return {}
 
     def _createendpoint(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +90,9 @@ class Served(VolumePlugin):
     def answer(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":
             return {"Implements": list(self._plugins)}
+        self.asked.append((method, given))
+        if gate := self.held.get(method):
+            assert gate.wait(60)
         plugin = self._plugins[method.partition(".")[0]]
         try:
             return plugin.call(method, given)
