@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Cabling:
         self.created: dict[str, Any] = {}
         self.skipping: dict[str, Any] = {}
         self.lacking: set[str] = set()
+        self._lock = threading.Lock()
 
     def call(self, method: str, arguments: Any = None) -> dict[str, Any]:
         method = method.removeprefix("NetworkDriver.")
@@ -37,7 +39,8 @@ class Cabling:
         if method == self.failing:
             raise System("no more cables")
         run = f"_{method.lower()}"
-        return getattr(self, run)(arguments) if hasattr(self, run) else {}
+        with self._lock:
+            return getattr(self, run)(arguments) if hasattr(self, run) else {}
 
     def ip(self, command: str) -> None:
         command = "; ".join(f"ip {one}" for one in command.split("; "))
