@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Cabling:
         self.created: dict[str, Any] = {}
         self.skipping: dict[str, Any] = {}
         self.lacking: set[str] = set()
+        self._lock = threading.Lock()
 
     def call(self, method: str, arguments: Any = None) -> dict[str, Any]:
         method = method.removeprefix("NetworkDriver.")
@@ -37,7 +39,8 @@ class Cabling:
         if method == self.failing:
             raise System("no more cables")
         run = f"_{method.lower()}"
-        return getattr(self, run)(arguments) if hasattr(self, run) else {}
+        with self._lock:
+            return getattr(self, run)(arguments) if hasattr(self, run) else {}
 
     def ip(self, command: str) -> None:
         command = "; ".join(f"ip {one}" for one in command.split("; "))
@@ -53,13 +56,13 @@ class Cabling:
         return self.skipping
 
     def _createnetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        self.ip("link add cabling0 type bridge; link set cabling0 up")
+        self.ip("link show cabling0 || ip link add cabling0 type bridge; link set cabling0 up")
         if gateway := arguments["IPv4Data"][0].get("Gateway"):
             self.ip(f"addr add {gateway} dev cabling0")
         return {}
 
     def _deletenetwork(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        self.ip("link del cabling0")
+        self.ip("link del cabling0 || true")  # It is the bridge of all its networks.
         return {}
 
     def _createendpoint(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +93,9 @@ class Served(VolumePlugin):
     def answer(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":
             return {"Implements": list(self._plugins)}
+        self.asked.append((method, given))
+        if gate := self.held.get(method):
+            assert gate.wait(60)
         plugin = self._plugins[method.partition(".")[0]]
         try:
             return plugin.call(method, given)

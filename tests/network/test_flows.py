@@ -193,7 +193,7 @@ def test_peers_that_do_not_read_cost_little() -> None:
 def test_relays_leave_descriptors_to_the_engine() -> None:
     async def run() -> None:
         room = Room()
-        room.limit = 3
+        room.limit = 6  # half of it for one port
         with relayed(room) as (server, where, _), ExitStack() as stack:
             for _ in range(3):
                 for end in await pair(server, where):
@@ -211,10 +211,30 @@ def test_relays_leave_descriptors_to_the_engine() -> None:
     asyncio.run(run())
 
 
+def test_each_port_has_its_share_of_the_relays() -> None:
+    async def run() -> None:
+        room = Room()
+        room.limit = 20
+        with ExitStack() as stack:
+            greedy, where, _ = stack.enter_context(relayed(room))
+            for _ in range(30):
+                stack.enter_context(await asyncio.to_thread(socket.create_connection, where, 10))
+            await eventually(lambda: room.taken == 10)
+            for _ in range(3):  # Others come to theirs, with the backlog of the first as full as it is.
+                server, place, _ = stack.enter_context(relayed(room))
+                for end in await pair(server, place):
+                    stack.enter_context(end)
+            assert room.taken == 13
+            greedy.close()
+        await eventually(lambda: room.taken == 0)
+
+    asyncio.run(run())
+
+
 def test_udp_clients_beyond_the_limit_push_out_the_silent() -> None:
     async def run() -> None:
         room, before = Room(), descriptors()
-        room.limit = 4
+        room.limit = 8  # half of it for one port
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
             server.bind(("127.0.0.1", 0))
             server.settimeout(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from network.machines import MACHINE, NEIGHBOUR, Machine, Server, add, reach, see
 
+from longshore.network import watch
 from longshore.network.endpoint import PortBinding
+from longshore.network.foreign import forget_forwards
 from longshore.network.ipam import IPAMPool
 
 Serve = Callable[..., Server]
@@ -28,6 +31,14 @@ BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration
   </policy>
 </busconfig>
 """
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not come to be")
 
 
 async def run_there(*command: str) -> str:
@@ -146,3 +157,74 @@ def test_firewalld_lets_bridges_through(firewalld: Machine, serve: Serve) -> Non
         assert bridges.split() == []
 
     asyncio.run(run())
+
+
+LOCKED = """#!/bin/sh
+[ -e {lock} ] && case "$*" in *DOCKER-USER*|*-C*|*-I*|*-D*)
+    echo >> {asked}
+    echo "Another app is currently holding the xtables lock. Perhaps you want to use the -w option?" >&2
+    exit 4
+esac
+exec {program} "$@"
+"""
+
+
+def test_a_lock_that_others_hold_delays_nothing_for_long(
+    host: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if (program := shutil.which("iptables-nft")) is None:
+        pytest.skip("there is no iptables-nft")
+    lock, asked, busy = tmp_path / "lock", tmp_path / "asked", tmp_path / "bin/iptables-nft"
+    busy.parent.mkdir()
+    busy.write_text(LOCKED.format(lock=lock, asked=asked, program=program))
+    busy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{busy.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(watch, "_LATER", 0.2)
+
+    def times() -> int:
+        return len(asked.read_text()) if asked.exists() else 0
+
+    async def run() -> None:
+        controller = host.controller()
+        await controller.start({})
+        await run_there("iptables-nft", "-P", "FORWARD", "DROP")
+        bridge = controller.network("bridge").record
+        await until(lambda: bridge.admitted and not controller.lock.locked())
+        lock.touch()
+        network = await controller.create_network("net", ipam=[IPAMPool(subnet="10.79.0.0/24")])
+        assert network.record.admitted and times() == 1  # It is asked no more than once.
+        assert f"others may drop what {network.record.link} forwards" in caplog.text
+        assert "iptables-nft: somebody else holds the xtables lock" in controller.firewall_obstacles()
+        await run_there(program, "-F", "FORWARD")  # seen, and tried until it can be done
+        before = times()
+        await until(lambda: times() > before + 1)
+        lock.unlink()
+        through = "iptables-nft: policy of chain FORWARD is DROP; let through by rules of our own"
+        await until(lambda: controller.firewall_obstacles() == [through])
+        lock.touch()
+        await controller.remove_network(network)
+        assert f"rules for {network.record.link} are left" in caplog.text
+        lock.unlink()
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_odd_rules_of_others_are_passed_over(host: Machine) -> None:
+    nat = ["iptables-nft", "-t", "nat"]
+    if shutil.which(nat[0]) is None or subprocess.run([*nat, "-N", "DOCKER"]).returncode:
+        pytest.skip("there is no iptables-nft, or no support for it in this kernel")
+    for target in (
+        ":8080",
+        "198.51.100.7",
+        "198.51.100.7-198.51.100.9:80",
+        "198.51.100.7:81",
+        "192.0.2.1:82",
+    ):
+        rule = ["-p", "tcp", "--dport", "80", "-j", "DNAT", "--to-destination", target]
+        comment = ["-m", "comment", "--comment", "it's \" odd"] if target.endswith("9:80") else []
+        subprocess.run([*nat, "-A", "DOCKER", *rule, *comment], check=True)
+    forget_forwards(["198.51.100.0/24"])
+    left = subprocess.run([*nat, "-S", "DOCKER"], capture_output=True, text=True).stdout
+    assert "198.51.100.7:81" not in left
+    assert left.count("--to-destination") == 4 and "192.0.2.1:82" in left

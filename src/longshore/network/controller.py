@@ -6,9 +6,10 @@ import asyncio
 import copy
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux.netlink import NetlinkSocket
@@ -21,6 +22,7 @@ from longshore.network.create import (
     user_record,
 )
 from longshore.network.database import NetworkDatabase
+from longshore.network.departures import Departures
 from longshore.network.drivers import DriverRegistry, Machine
 from longshore.network.drivers.builtin import register_drivers
 from longshore.network.firewall import Firewall
@@ -37,6 +39,7 @@ from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.sharing import Sharing
 from longshore.network.store import Store
+from longshore.network.threads import in_thread, to_its_end
 from longshore.network.warm import WarmSandboxes
 from longshore.network.watch import FirewallWatch
 
@@ -65,9 +68,14 @@ class NetworkController:
         }
         self._sharing: Sharing | None = None
         self._sandboxes: dict[str, Sandbox] = {}
-        self._departures: dict[str, set[asyncio.Task[None]]] = {}
-        """By container id, what is left to do for sandboxes and endpoints that have gone."""
-        self.lock = asyncio.Lock()  # held while networks are made and removed
+        self.departures = Departures()
+        self.settled = self.departures.settled
+        self._making: dict[str, NetworkRecord] = {}
+        """By id, networks on the way: what they are to have nobody else may have."""
+        self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By name, held while a network of that name is made or removed: a plug-in may take its time."""
+        self.lock = asyncio.Lock()
+        """Held while a network is changed on the machine itself, and never while a plug-in is asked."""
 
     async def start(
         self,
@@ -173,23 +181,24 @@ class NetworkController:
         With `config_only` nothing is made but a place for settings, which other networks take by naming it
         in `config_from`.
         """
+        if name in PREDEFINED:
+            raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if not config_only:
-            await asyncio.to_thread(self.drivers.discover, driver or "bridge")
-            await asyncio.to_thread(self._find_ipam_driver, ipam_driver)
-        async with self.lock:
-            if name in PREDEFINED:
-                raise Forbidden(f"operation is not permitted on predefined {name} network ")
+            await in_thread(self.drivers.discover, driver or "bridge")
+            await in_thread(self._find_ipam_driver, ipam_driver)
+        async with self._name(name):
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")
             if config_from:
                 given = options or ipam or labels or ipam_options or enable_ipv6
                 given = given or ipam_driver not in ("", BUILT_IN)
-                settings = settings_of(self._records(), config_from, config_only, bool(given))
+                standing = [one.record for one in self.networks_by_id.values() if not one.removing]
+                settings = settings_of(standing, config_from, config_only, bool(given))
                 options, ipam, labels = settings.options, settings.pools, settings.labels
                 ipam_options, ipam_driver = settings.ipam_options, settings.ipam_driver
                 enable_ipv4, enable_ipv6 = settings.enable_ipv4, settings.enable_ipv6
             if config_only:
-                settings = config_record(
+                record = config_record(
                     name,
                     options=dict(options or {}),
                     pools=list(ipam),
@@ -200,7 +209,7 @@ class NetworkController:
                     labels=dict(labels or {}),
                     ipam_driver=ipam_driver or BUILT_IN,
                 )
-                return await take_up(self, settings, new=True)
+                return await self._make(record)
             defaults = self.config.default_network_opts.get(driver or "bridge", {})
             options = {**{k: v for k, v in defaults.items() if k not in ENABLE.values()}, **(options or {})}
             record = user_record(
@@ -219,24 +228,36 @@ class NetworkController:
                 known=self.drivers,
             )
             record.config_from = config_from
-            if any(other.record.link == record.link != "" for other in self.networks_by_id.values()):
+            if any(other.link == record.link != "" for other in self.records()):
                 raise Forbidden(f"bridge name already used by another network: {record.link}")
-            return await take_up(self, record, new=True)
+            return await self._make(record)
+
+    async def _make(self, record: NetworkRecord) -> Network:
+        self._making[record.id] = record
+        try:
+            return await to_its_end(take_up(self, record, new=True), self._unmake)
+        finally:
+            del self._making[record.id]
+
+    async def _unmake(self, network: Network) -> None:
+        if not (network.endpoints or network.moving):  # Somebody may have found it that very moment.
+            await take_down(self, network)
 
     async def remove_network(self, network: Network) -> None:
         """Remove a network. Raises Forbidden for a predefined one or one with endpoints on it."""
-        async with self.lock:
-            if network.name in PREDEFINED:
-                raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if network.name in PREDEFINED:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        async with self._name(network.name):
+            await self.settled(network.id)
             if self.networks_by_id.get(network.id) is not network:
                 raise NotFound(f"network {network.name} not found")
-            await self.settled()
-            users = [one for one in self._records() if one.config_from == network.name]
-            if network.record.config_only and users:
+            if network.record.config_only and any(
+                one.config_from in (network.name, network.id) for one in self.records()
+            ):
                 raise Forbidden(
                     f'error while removing network: configuration network "{network.name}" is in use'
                 )
-            if network.endpoints or network.joining:
+            if network.endpoints or network.moving:
                 active = ", ".join(
                     f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"'
                     for endpoint in network.endpoints.values()
@@ -244,14 +265,18 @@ class NetworkController:
                 raise Forbidden(
                     f"error while removing network: network {network.name} has active endpoints ({active})"
                 )
-            network.removing = True
             try:
-                await take_down(self, network)
-            except BaseException as exc:
-                network.removing = self.networks_by_id.get(network.id) is not network
-                if isinstance(exc, OSError):
-                    raise System(f"error while removing network: {exc}") from exc
-                raise
+                await to_its_end(take_down(self, network))
+            except OSError as exc:
+                raise System(f"error while removing network: {exc}") from exc
+
+    @asynccontextmanager
+    async def _name(self, name: str) -> AsyncIterator[None]:
+        lock = self._names.get(name)
+        if lock is None:
+            lock = self._names[name] = asyncio.Lock()
+        async with lock:
+            yield
 
     async def create_sandbox(self, container_id: str, options: SandboxOptions) -> Sandbox:
         """Make a container's sandbox, after destroying any stale one it has. Raises OSError, System."""
@@ -285,37 +310,14 @@ class NetworkController:
         await sandbox.destroy()
         if self._sandboxes.get(container_id) is sandbox:
             del self._sandboxes[container_id]
-            self.depart(container_id, sandbox.depart())
+            networks = [endpoint.network_id for endpoint in sandbox.endpoints]
+            self.departures.begin(container_id, networks, sandbox.depart())
 
     async def _share(self) -> None:
         """Tell dockerd's database of the sandboxes as they are."""
         async with self.lock:
             records = [copy.deepcopy(each.record) for each in self._sandboxes.values()]
             await asyncio.to_thread(self.database.leave, records, dict(self.networks_by_id))
-
-    def depart(self, container_id: str, work: Coroutine[None, None, None]) -> None:
-        """Let what is left to do for a sandbox or endpoint that has gone go on behind its request."""
-        task = asyncio.create_task(work, name=f"departure of {container_id[:12]}")
-        tasks = self._departures.setdefault(container_id, set())
-        tasks.add(task)
-
-        def done(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            if not tasks and self._departures.get(container_id) is tasks:
-                del self._departures[container_id]
-
-        task.add_done_callback(done)
-
-    async def settled(self, container_id: str = "") -> bool:
-        """Wait until nothing is left of what has gone so far, of one container or of all.
-
-        Returns whether there was something to wait for.
-        """
-        pending = [self._departures.get(container_id, set())] if container_id else self._departures.values()
-        tasks = {task for some in pending for task in some}
-        if tasks:
-            await asyncio.wait(tasks)
-        return bool(tasks)
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """A container's sandbox, or None."""
@@ -341,8 +343,10 @@ class NetworkController:
             raise System("the network controller has not been started")
         return self._machine
 
-    def _records(self) -> list[NetworkRecord]:
-        return [network.record for network in self.networks_by_id.values()]
+    def records(self) -> list[NetworkRecord]:
+        """Those of all networks, and of those that are being made. May be called in threads."""
+        known = [network.record for network in list(self.networks_by_id.values())]
+        return [*known, *(one for id, one in list(self._making.items()) if id not in self.networks_by_id)]
 
     def _user_records(self, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
         return sorted(
@@ -360,7 +364,7 @@ class NetworkController:
         if self.config.ip_forward:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.drivers.machine = self._machine
-        register_drivers(self.drivers, self._machine, self._records)
+        register_drivers(self.drivers, self._machine, self.records)
 
     def _close(self, kept: bool) -> None:
         machine = self.machine

@@ -7,13 +7,15 @@ reload, as it must be for links that come and go.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 
 from longshore.linux.nftables import Nftables, NftablesError
+from longshore.network.programs import run_program
 
 ZONE, POLICY = "docker", "docker-forwarding"
 _PROGRAM = "firewall-cmd"
+_PATIENCE = 30.0
+"""Seconds: a reload takes several where zones are large."""
 
 
 def running() -> bool:
@@ -28,7 +30,10 @@ def refused(links: Iterable[str]) -> list[str]:
 
 
 def admit(links: Sequence[str]) -> None:
-    """Let the links' traffic through. What it refuses stays `refused`. Blocks for a second at most times."""
+    """Let the links' traffic through. What it refuses stays `refused`.
+
+    Blocks for a second at most times. Raises Unanswered.
+    """
     missing = refused(links)
     if missing and not _call(f"--info-zone={ZONE}") and not _make_zone():
         return
@@ -37,7 +42,7 @@ def admit(links: Sequence[str]) -> None:
 
 
 def dismiss(link: str) -> None:
-    """Undo `admit`; the zone stays."""
+    """Undo `admit`; the zone stays. Raises Unanswered."""
     if not refused([link]):
         _call(f"--zone={ZONE}", f"--remove-interface={link}")
 
@@ -58,11 +63,7 @@ def _make_zone() -> bool:
 
 
 def _call(*arguments: str) -> bool:
-    try:
-        done = subprocess.run([_PROGRAM, *arguments], capture_output=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    return run_program(_PROGRAM, *arguments, timeout=_PATIENCE)[0]
 
 
 def _listed(command: str) -> str:

@@ -8,19 +8,24 @@ not pass.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network import firewalld
+from longshore.network.ipam import IPNetwork
+from longshore.network.programs import Unanswered, run_program
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
+
+log = logging.getLogger(__name__)
 
 _CHAINS = ("DOCKER-USER", "FORWARD")
 _IPTABLES = ("iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy")
@@ -32,49 +37,90 @@ _LEGACY_TABLES = {
 
 
 def admit(owner: str, *links: str) -> bool:
-    """Let bridges' traffic through wherever others would drop it; whether that is anywhere. Blocks."""
-    programs = dropping()
-    for program in programs:
-        chain = "DOCKER-USER" if _run(program, "-n", "-L", "DOCKER-USER")[0] else "FORWARD"
-        for link in links:
-            for rule in _rules(owner, link):
-                if not _run(program, "-C", chain, *rule)[0]:
-                    _run(program, "-I", chain, *rule)
-    zoned = firewalld.running()
-    if zoned:
-        firewalld.admit(links)
-    return bool(programs) or zoned
+    """Let bridges' traffic through wherever others would drop it; whether that is anywhere.
+
+    Blocks. Raises Unanswered if it is not known of all of them, once the others are done.
+    """
+    found, failure = False, None
+    for program in _programs():
+        try:
+            if _drops(program):
+                found = True
+                _admit(program, owner, links)
+        except Unanswered as exc:
+            failure = exc
+    try:
+        if firewalld.running():
+            found = True
+            firewalld.admit(links)
+    except Unanswered as exc:
+        failure = exc
+    if failure is not None:
+        raise failure
+    return found
+
+
+def _admit(program: str, owner: str, links: Sequence[str]) -> None:
+    chain = "DOCKER-USER" if _run(program, "-n", "-L", "DOCKER-USER")[0] else "FORWARD"
+    for link in links:
+        for rule in _rules(owner, link):
+            if not _run(program, "-C", chain, *rule)[0]:
+                _run(program, "-I", chain, *rule)
 
 
 async def admit_all(controller: NetworkController) -> None:
-    """`admit` for the bridges of all networks: firewalls of others may have come, or changed, meanwhile."""
+    """`admit` for the bridges of all networks: firewalls of others may have come, or changed, meanwhile.
+
+    Raises Unanswered.
+    """
     async with controller.lock:
-        bridges = {one.record.link: one for one in controller.networks() if one.record.link}
+        standing = [network for network in controller.networks() if not network.removing]
+        bridges = {network.record.link: network for network in standing if network.record.link}
         if not bridges:
             return
-        admitted: bool = await asyncio.to_thread(admit, controller.config.table, *bridges)
-        for network in bridges.values():
-            if admitted and not network.record.admitted:
+        # Noted first: it may have happened in part.
+        for network in bridges.values() if await asyncio.to_thread(_is_dropped) else ():
+            if not network.record.admitted:
                 network.record.admitted = True
                 await asyncio.to_thread(
                     controller.store.save, "network", network.id, network.record, durable=True
                 )
+        await asyncio.to_thread(admit, controller.config.table, *bridges)
 
 
 def dismiss(owner: str, link: str) -> None:
-    """Take the rules of `admit` back, wherever they are."""
+    """Take the rules of `admit` back, wherever they are; where that cannot be done now is logged."""
     for program in _programs():
-        for chain in _CHAINS:
-            for rule in _rules(owner, link):
-                while _run(program, "-D", chain, *rule)[0]:
-                    pass
-    if firewalld.running():
-        firewalld.dismiss(link)
+        try:
+            for chain in _CHAINS:
+                for rule in _rules(owner, link):
+                    while _run(program, "-D", chain, *rule)[0]:
+                        pass
+        except Unanswered as exc:
+            log.warning("rules for %s are left: %s", link, exc)
+    try:
+        if firewalld.running():
+            firewalld.dismiss(link)
+    except Unanswered as exc:
+        log.warning("%s is left in firewalld's zone: %s", link, exc)
 
 
 def dropping() -> list[str]:
-    """The iptables programs whose FORWARD chain drops by policy."""
-    return [name for name in _programs() if _drops(name)]
+    """The iptables programs whose FORWARD chain drops by policy, without those that do not answer."""
+    found = []
+    for program in _programs():
+        with suppress(Unanswered):
+            if _drops(program):
+                found.append(program)
+    return found
+
+
+def _is_dropped() -> bool:
+    """Whether somebody may drop what is forwarded."""
+    try:
+        return any(map(_drops, _programs())) or firewalld.running()
+    except Unanswered:
+        return True
 
 
 def _drops(program: str) -> bool:
@@ -108,15 +154,25 @@ def forget_forwards(subnets: Sequence[str]) -> None:
     """
     networks = [ip_network(subnet) for subnet in subnets]
     for program in _programs("nat"):
-        if not _has_chain(program, "nat", "DOCKER"):
-            continue
-        for line in _run(program, "-t", "nat", "-S", "DOCKER")[1].splitlines():
-            words = shlex.split(line)
-            if "--to-destination" not in words:
+        try:
+            if not _has_chain(program, "nat", "DOCKER"):
                 continue
-            target = words[words.index("--to-destination") + 1].rpartition(":")[0].strip("[]")
-            if any(ip_address(target) in network for network in networks):
-                _run(program, "-t", "nat", "-D", *words[1:])
+            for line in _run(program, "-t", "nat", "-S", "DOCKER")[1].splitlines():
+                rule = _forwarding(line, networks)
+                if rule:
+                    _run(program, "-t", "nat", "-D", *rule)
+        except Unanswered as exc:
+            log.warning("ports that dockerd had published may be taken by it still: %s", exc)
+
+
+def _forwarding(line: str, networks: Sequence[IPNetwork]) -> list[str]:
+    """The rule, if it is one of dockerd's that forwards to one of the networks; else nothing."""
+    with suppress(ValueError):  # Somebody else's may look like anything.
+        words = shlex.split(line)
+        target = words[words.index("--to-destination") + 1].rpartition(":")[0].strip("[]")
+        if any(ip_address(target) in network for network in networks):
+            return words[1:]
+    return []
 
 
 def forget_resolver() -> None:
@@ -130,14 +186,14 @@ def forget_resolver() -> None:
 def obstacles(owner: str, links: list[str]) -> list[str]:
     """What stands in the way of forwarded packets now, in words; empty when nothing does. Blocks."""
     found: list[str] = []
-    for program in dropping():
-        admitted = [
-            link
-            for link in links
-            if any(
-                all(_run(program, "-C", chain, *rule)[0] for rule in _rules(owner, link)) for chain in _CHAINS
-            )
-        ]
+    for program in _programs():
+        try:
+            if not _drops(program):
+                continue
+            admitted = [link for link in links if _admits(program, owner, link)]
+        except Unanswered as exc:
+            found.append(str(exc))
+            continue
         missing = sorted(set(links) - set(admitted))
         text = f"{program}: policy of chain FORWARD is DROP"
         if missing:
@@ -151,6 +207,10 @@ def obstacles(owner: str, links: list[str]) -> list[str]:
             text = f"firewalld: not in its zone {firewalld.ZONE}: {', '.join(sorted(missing))}"
         found.append(text)
     return found
+
+
+def _admits(program: str, owner: str, link: str) -> bool:
+    return any(all(_run(program, "-C", chain, *rule)[0] for rule in _rules(owner, link)) for chain in _CHAINS)
 
 
 def _rules(owner: str, link: str) -> Iterator[list[str]]:
@@ -176,10 +236,4 @@ def _programs(table: str = "filter") -> list[str]:
 
 
 def _run(program: str, *arguments: str) -> tuple[bool, str]:
-    try:
-        done = subprocess.run(
-            [program, "-w", "5", *arguments], capture_output=True, text=True, timeout=15, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False, ""
-    return done.returncode == 0, done.stdout
+    return run_program(program, "-w", "5", *arguments, timeout=15)

@@ -7,6 +7,7 @@ other has one, and loses it as soon as that changes. It is none of the container
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from longshore.errors import Conflict, NotFound
@@ -32,10 +33,10 @@ def needs_gateway_service(endpoints: Sequence[Endpoint]) -> bool:
 async def gateway_network(controller: NetworkController) -> Network:
     """The network of that name, which users may have made as they like. Raises as `create_network`."""
     for _ in range(2):
-        try:
-            return controller.network(GATEWAY_NETWORK)
-        except NotFound:
-            pass
+        with suppress(NotFound):
+            network = controller.network(GATEWAY_NETWORK)
+            if not network.removing:  # Else another is made once it has gone.
+                return network
         options = {ICC: "false", MASQUERADE: "true"}
         if not controller.config.instance:  # Others on the machine have bridges of their own.
             options[BRIDGE_NAME] = GATEWAY_NETWORK

@@ -7,7 +7,9 @@ ones, none is ever given twice. State is in memory only; it is rebuilt from the 
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import msgspec
@@ -89,7 +91,7 @@ class AddressPool:
 
 
 class AddressSpace:
-    """The subnets of all networks; no two overlap."""
+    """The subnets of all networks; no two overlap. Methods may be called in threads."""
 
     def __init__(self, pools: Sequence[tuple[str, int]]) -> None:
         """`pools`: (base, prefix length of each network), used in order. Raises InvalidParameter."""
@@ -100,22 +102,25 @@ class AddressSpace:
                 raise InvalidParameter(f"invalid address pool: base {base}, size {size}")
             self._pools.append((network, size))
         self._taken: list[IPNetwork] = []
+        self._lock = threading.Lock()
 
     def allocate(self, version: int, avoid: Iterable[IPNetwork]) -> IPNetwork:
         """The first free subnet that overlaps none of `avoid`. Raises InvalidParameter if there is none."""
-        blocked = [network for network in (*self._taken, *avoid) if network.version == version]
-        for base, size in self._pools:
-            if base.version != version:
-                continue
-            for candidate in base.subnets(new_prefix=size):
-                if not any(overlap(candidate, other) for other in blocked):
-                    self._taken.append(candidate)
-                    return candidate
+        with self._lock:
+            blocked = [network for network in (*self._taken, *avoid) if network.version == version]
+            for base, size in self._pools:
+                if base.version != version:
+                    continue
+                for candidate in base.subnets(new_prefix=size):
+                    if not any(overlap(candidate, other) for other in blocked):
+                        self._taken.append(candidate)
+                        return candidate
         raise InvalidParameter("all predefined address pools have been fully subnetted")
 
     def taken(self) -> list[IPNetwork]:
         """What is allocated and reserved."""
-        return list(self._taken)
+        with self._lock:
+            return list(self._taken)
 
     def offers(self, version: int) -> bool:
         """Whether there are pools of that IP version to choose from."""
@@ -123,13 +128,14 @@ class AddressSpace:
 
     def reserve(self, subnet: IPNetwork) -> None:
         """Take a given subnet. Raises Forbidden if it overlaps one that is taken."""
-        if any(overlap(subnet, other) for other in self._taken):
-            raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
-        self._taken.append(subnet)
+        with self._lock:
+            if any(overlap(subnet, other) for other in self._taken):
+                raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+            self._taken.append(subnet)
 
     def release(self, subnet: IPNetwork) -> None:
         """Give a subnet back; nothing happens if it is not taken."""
-        if subnet in self._taken:
+        with self._lock, suppress(ValueError):
             self._taken.remove(subnet)
 
 

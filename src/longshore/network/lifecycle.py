@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from longshore.errors import EngineError, Forbidden, InvalidParameter, NotFound, System
@@ -38,14 +38,15 @@ async def take_up(controller: NetworkController, record: NetworkRecord, *, new: 
             if new:
                 await in_thread(driver.consult, record)
             if network.ipam is None:
-                await asyncio.to_thread(
+                await in_thread(
                     resolve_record, record, controller.space(record.scope), controller.machine.rtnl, reserved
                 )
                 network.open_pools()
             else:
                 requested = new
                 await in_thread(_request, controller, network, new)
-        await asyncio.to_thread(_create, controller, network, new)
+        async with _machine_of(controller, network):
+            await in_thread(_create, controller, network, new)
     except BaseException as exc:
         for subnet in reserved:
             controller.space(record.scope).release(parse_network(subnet))
@@ -61,7 +62,14 @@ async def take_up(controller: NetworkController, record: NetworkRecord, *, new: 
 
 async def take_down(controller: NetworkController, network: Network) -> None:
     """Unmake a network. Raises OSError, EngineError while it stands."""
-    await in_thread(_delete, controller, network)
+    network.removing = True
+    try:
+        async with _machine_of(controller, network):
+            await in_thread(network.behaviour.delete, network)
+        await in_thread(_forget, controller, network)
+    except BaseException:
+        network.removing = False
+        raise
     del controller.networks_by_id[network.id]
     if network.ipam is None:
         for pool in network.pools:
@@ -73,7 +81,13 @@ async def finish_removal(controller: NetworkController, record: NetworkRecord) -
     driver = controller.drivers.find(record.driver) or controller.drivers.remote(record.driver)
     if driver is not None:
         network = Network(record, driver, _ipam_driver(controller, record))
-        await in_thread(_delete, controller, network)
+        await in_thread(driver.delete, network)
+        await in_thread(_forget, controller, network)
+
+
+def _machine_of(controller: NetworkController, network: Network) -> AbstractAsyncContextManager[object]:
+    """Held while the driver changes the machine; a plug-in, which may hang, holds nobody else up."""
+    return nullcontext() if network.behaviour.remote else controller.lock
 
 
 def _ipam_driver(controller: NetworkController, record: NetworkRecord) -> IpamDriver | None:
@@ -124,34 +138,34 @@ def _check_pools(controller: NetworkController, record: NetworkRecord) -> None:
         subnet = parse_network(pool.subnet)
         if not subnet.prefixlen:
             raise InvalidParameter(f"ipv{subnet.version} pool is empty")
-        for other in controller.networks():
-            if other.id == record.id or not (record.link and other.record.link):
+        for other in controller.records():
+            if other.id == record.id or not (record.link and other.link):
                 continue
-            if any(overlap(subnet, parse_network(one.subnet)) for one in other.pools):
+            if any(overlap(subnet, parse_network(one.subnet)) for one in other.pools if one.subnet):
                 raise Forbidden(
                     f"cannot create network {record.id} ({record.link}): conflicts with network {other.id} "
-                    f"({other.record.link}): networks have overlapping IPv{subnet.version}"
+                    f"({other.link}): networks have overlapping IPv{subnet.version}"
                 )
 
 
 def _create(controller: NetworkController, network: Network, new: bool) -> None:
     store = controller.store
-    store.save("network", network.id, network.record, durable=True)
-    try:
+    with ExitStack() as undo:
+        if new:
+            undo.callback(store.delete, "network", network.id)
+        store.save("network", network.id, network.record, durable=True)
         before = network.record.link_made, network.record.admitted
         network.behaviour.create(network)
+        if new:
+            undo.callback(network.behaviour.delete, network)
         if (network.record.link_made, network.record.admitted) != before:
             store.save("network", network.id, network.record, durable=True)
         if new:
             controller.database.add([network.record])
-    except BaseException:
-        if new:
-            store.delete("network", network.id)
-        raise
+        undo.pop_all()
 
 
-def _delete(controller: NetworkController, network: Network) -> None:
-    network.behaviour.delete(network)
+def _forget(controller: NetworkController, network: Network) -> None:
     if network.ipam is not None:
         # Noted first: its pools must not be given back by half, nor twice.
         network.record.in_delete = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from longshore.errors import EngineError, InvalidParameter, System
@@ -30,8 +32,8 @@ class Network:
         """By endpoint id."""
         self.removing = False
         """Whether its removal has begun, and when it is gone."""
-        self.joining = 0
-        """Endpoints that are on the way to it: a plug-in may take its time to give them addresses."""
+        self.moving = 0
+        """Endpoints on the way to it or from it, which a plug-in may take its time for."""
         self._pools: list[tuple[AddressPool, str]] = []
         self._names: dict[str, dict[str, Endpoint]] = {}
         self._not_had: set[tuple[str, str]] = set()
@@ -124,6 +126,15 @@ class Network:
             self._names[name].pop(id, None)
             if not self._names[name]:
                 del self._names[name]
+
+    @contextmanager
+    def in_motion(self) -> Iterator[None]:
+        """Stay, while there is an endpoint on the way that is not found, or not any more."""
+        self.moving += 1
+        try:
+            yield
+        finally:
+            self.moving -= 1
 
     def named(self, name: str) -> list[Endpoint]:
         """The endpoints of a name in lower case, which may end with the network's own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from longshore.network.options import (
     check_link_name,
     endpoint_sysctls,
 )
+from longshore.network.threads import in_thread
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
@@ -46,7 +46,7 @@ async def make_endpoint(
             return endpoint
     except (Forbidden, Unavailable):
         # Addresses of those who have gone come free a moment later.
-        if not await controller.settled():
+        if not await controller.settled(network.id):
             raise
     return await _make_endpoint(*what, undo, gateway_service)
 
@@ -80,11 +80,8 @@ async def _make_endpoint(
         undo.push_async_callback(network.release_addresses, endpoint)
         network.check_wanted(options.ipv4_address, options.ipv6_address)
         endpoint.mac_address = _mac_address(options.mac_address)
-        network.joining += 1
-        try:
+        with network.in_motion():
             await _take_addresses(network, endpoint, options)
-        finally:
-            network.joining -= 1
         endpoint.interface = _free_interface(network, endpoint, others)
         if network.driver == "bridge":
             endpoint.host_interface = f"veth{secrets.token_hex(4)[:7]}"
@@ -96,7 +93,7 @@ async def _make_endpoint(
 
 async def _take_addresses(network: Network, endpoint: Endpoint, options: EndpointOptions) -> None:
     ipam = network.ipam
-    if not endpoint.mac_address and ipam is not None and await asyncio.to_thread(ipam.needs_mac):
+    if not endpoint.mac_address and ipam is not None and await in_thread(ipam.needs_mac):
         endpoint.mac_address = random_mac()
     await network.take_addresses(endpoint, options.ipv4_address, options.ipv6_address)
     if network.internal:

@@ -42,23 +42,12 @@ class Room:
     """How many connections and UDP clients are relayed at once, on all ports together.
 
     Each takes up to two file descriptors, and whoever reaches a published port can make more of them: half
-    of the engine's descriptors stay its own.
+    of the engine's descriptors stay its own. Relays have shares of it.
     """
 
     def __init__(self) -> None:
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
         self.taken = 0
-
-    def take(self) -> bool:
-        """Take a place, if there is one."""
-        if self.taken >= self.limit:
-            return False
-        self.taken += 1
-        return True
-
-    def give_back(self) -> None:
-        """Undo `take`."""
-        self.taken -= 1
 
     @property
     def chunk(self) -> int:
@@ -66,12 +55,39 @@ class Room:
         return _CHUNK if self.taken <= _MANY else _SMALL_CHUNK
 
 
+class Share:
+    """The places of one relay. It takes no more than it leaves free: whatever the clients of some ports do,
+    those of others find a place."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._taken = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place to take."""
+        return self._taken >= self._room.limit - self._room.taken
+
+    def take(self) -> bool:
+        """Take a place, if there is one."""
+        if self.is_full:
+            return False
+        self._taken += 1
+        self._room.taken += 1
+        return True
+
+    def give_back(self) -> None:
+        """Undo `take`."""
+        self._taken -= 1
+        self._room.taken -= 1
+
+
 class StreamRelay:
     """Accepts on a bound socket and passes bytes on to an address and back, with half-closes and resets."""
 
     def __init__(self, holder: socket.socket, target: tuple[str, int], room: Room) -> None:
         """Takes the socket over. Raises OSError, e.g. when somebody else listens already."""
-        self._holder, self._target, self._room = holder, target, room
+        self._holder, self._target, self._room, self._share = holder, target, room, Share(room)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
@@ -90,13 +106,13 @@ class StreamRelay:
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
-            if not self._room.take():
+            if not self._share.take():
                 self._wait()
                 return
             try:
                 client, _ = self._holder.accept()
             except OSError as exc:
-                self._room.give_back()
+                self._share.give_back()
                 if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                     self._wait()
                 if exc.errno != errno.ECONNABORTED:
@@ -116,7 +132,7 @@ class StreamRelay:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._room.give_back()
+        self._share.give_back()
 
     async def _serve(self, client: socket.socket) -> None:
         family = socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET
@@ -148,7 +164,7 @@ class DatagramRelay:
 
     def __init__(self, holder: socket.socket, target: tuple[str, int], room: Room) -> None:
         """Takes the socket over."""
-        self._holder, self._target, self._room = holder, target, room
+        self._holder, self._target, self._share = holder, target, Share(room)
         self._clients: OrderedDict[_Client, tuple[socket.socket, float]] = OrderedDict()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -190,9 +206,9 @@ class DatagramRelay:
         return far
 
     def _new_socket(self) -> socket.socket:
-        if len(self._clients) >= _CLIENTS or (self._clients and self._room.taken >= self._room.limit):
+        if len(self._clients) >= _CLIENTS or (self._clients and self._share.is_full):
             self._forget(next(iter(self._clients)))
-        if not self._room.take():
+        if not self._share.take():
             raise OSError(errno.EMFILE, "too many are relayed")
         family = socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET
         try:
@@ -203,7 +219,7 @@ class DatagramRelay:
                 far.close()
                 raise
         except OSError:
-            self._room.give_back()
+            self._share.give_back()
             raise
         return far
 
@@ -228,7 +244,7 @@ class DatagramRelay:
         far, _ = self._clients.pop(client)
         self._loop.remove_reader(far.fileno())
         far.close()
-        self._room.give_back()
+        self._share.give_back()
 
 
 def _as_source(received: list[tuple[int, int, bytes]]) -> _Ancillary:

@@ -168,20 +168,22 @@ class Sandbox:
                 log.error("container %s has no way out any more: %s", self.container_id[:12], exc)
 
     async def _leave(self, endpoint: Endpoint) -> None:
-        network = self._controller.networks_by_id[endpoint.network_id]
+        controller = self._controller
+        network = controller.networks_by_id[endpoint.network_id]
         # Gone from the answers first, so that nobody is sent to what is being taken down.
         network.drop_endpoint(endpoint.id)
-        self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
-        await in_thread(network.behaviour.disconnect, network, endpoint)
-        self._controller.depart(self.container_id, self._remove(network, endpoint))
-        await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
-        if network.ipam is not None:
-            # Before it is forgotten: a plug-in's addresses would be lost with it.
-            await network.release_addresses(endpoint)
-        self.endpoints.remove(endpoint)
-        self._controller.ports.release(endpoint.ports)
+        with network.in_motion():
+            self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
+            await in_thread(network.behaviour.disconnect, network, endpoint)
+            controller.departures.begin(self.container_id, [network.id], self._remove(network, endpoint))
+            await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
+            if network.ipam is not None:
+                # Before it is forgotten: a plug-in's addresses would be lost with it.
+                await network.release_addresses(endpoint)
+            self.endpoints.remove(endpoint)
+        controller.ports.release(endpoint.ports)
         await asyncio.to_thread(self._settle)
-        await move_ports(self._controller, self)
+        await move_ports(controller, self)
         if self.resolver and not self._named():
             await self.resolver.close()
             self.resolver = None
@@ -241,10 +243,12 @@ class Sandbox:
                 await self.resolver.close()
                 self.resolver = None
             # Gone from the answers first, so that nobody is sent to what is being taken down.
-            for endpoint in self.endpoints:
-                if network := self._controller.networks_by_id.get(endpoint.network_id):
-                    network.drop_endpoint(endpoint.id)
-            await in_thread(self._disconnect_all)
+            with ExitStack() as moving:
+                for endpoint in self.endpoints:
+                    if network := self._controller.networks_by_id.get(endpoint.network_id):
+                        moving.enter_context(network.in_motion())
+                        network.drop_endpoint(endpoint.id)
+                await in_thread(self._disconnect_all)
             for endpoint in self.endpoints:
                 self._controller.ports.release(endpoint.ports)
 
@@ -293,9 +297,7 @@ class Sandbox:
     def _named(self) -> bool:
         networks = self._controller.networks_by_id
         return not self.options.host and any(
-            networks[endpoint.network_id].has_resolver
-            for endpoint in self.endpoints
-            if endpoint.network_id in networks
+            network.has_resolver for one in self.endpoints if (network := networks.get(one.network_id))
         )
 
     # What follows blocks, and runs in threads.

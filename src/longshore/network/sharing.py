@@ -19,10 +19,11 @@ class Sharing:
         self._write = write
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._behind = False
         store.changed = self._changed
 
     async def close(self) -> None:
-        """Write no more."""
+        """Write no more; what is being written is waited for."""
         self._store.changed = lambda _: None
         if self._task is not None:
             self._task.cancel()
@@ -33,10 +34,12 @@ class Sharing:
             self._loop.call_soon_threadsafe(self._schedule)
 
     def _schedule(self) -> None:
+        self._behind = True
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._later(), name="sandboxes for dockerd")
+            self._task = asyncio.create_task(self._catch_up(), name="sandboxes for dockerd")
 
-    async def _later(self) -> None:
-        await asyncio.sleep(DELAY)
-        self._task = None  # What changes from here on is to be written again.
-        await self._write()
+    async def _catch_up(self) -> None:
+        while self._behind:
+            await asyncio.sleep(DELAY)
+            self._behind = False
+            await self._write()

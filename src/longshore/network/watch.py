@@ -31,6 +31,8 @@ _AT_ONCE = 64
 """Messages read before others get their turn."""
 _RETRY = 1.0
 """Seconds until what could not be done is tried again."""
+_LATER = 30.0
+"""Seconds until others are asked again who did not answer: it is they who are waited for."""
 
 
 class FirewallWatch:
@@ -43,8 +45,10 @@ class FirewallWatch:
         self._admit = admit
         self._loop = asyncio.get_running_loop()
         self._check: asyncio.TimerHandle | None = None
-        self._users_changed = False
+        self._again: asyncio.TimerHandle | None = None
+        self._users_changed = self._others_changed = self._closed = False
         self._repair: asyncio.Task[None] | None = None
+        self._admitting: asyncio.Task[None] | None = None
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         try:
@@ -57,13 +61,16 @@ class FirewallWatch:
 
     async def close(self) -> None:
         """Watch no more."""
+        self._closed = True
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        for _ in range(2):  # What goes on may have failed, and wait for another time.
-            if self._check:
-                self._check.cancel()
-            if self._repair:
-                await asyncio.wait([self._repair])
+        for timer in (self._check, self._again):
+            if timer:
+                timer.cancel()
+        if self._repair:
+            await asyncio.wait([self._repair])
+        if self._admitting:
+            await asyncio.wait([self._admitting])
 
     def _read(self) -> None:
         suspicious = False
@@ -83,6 +90,9 @@ class FirewallWatch:
 
     def _begin(self) -> None:
         self._check = None
+        if self._again:
+            self._again.cancel()
+            self._again = None
         if self._repair is None or self._repair.done():
             self._repair = self._loop.create_task(self._look())
         else:
@@ -97,12 +107,24 @@ class FirewallWatch:
                 await asyncio.to_thread(self._firewall.note_users)
         except OSError as exc:
             log.error("the firewall's rules were taken away and cannot be made again: %s", exc)
-            if self._check is None:
-                self._check = self._loop.call_later(_RETRY, self._begin)
-        try:
-            await self._admit()
-        except OSError as exc:
-            log.warning("what firewalls of others drop is not known: %s", exc)
+            self._try_again(_RETRY)
+        self._others_changed = True
+        if self._admitting is None or self._admitting.done():
+            # Beside it: who takes our rules away meanwhile is not to wait for programs of others.
+            self._admitting = self._loop.create_task(self._admit_again())
+
+    async def _admit_again(self) -> None:
+        while self._others_changed:
+            self._others_changed = False
+            try:
+                await self._admit()
+            except OSError as exc:
+                log.warning("what firewalls of others drop is not known: %s", exc)
+                self._try_again(_LATER)
+
+    def _try_again(self, delay: float) -> None:
+        if self._again is None and not self._closed:
+            self._again = self._loop.call_later(delay, self._begin)
 
 
 def _is_telling(data: bytes) -> bool:

@@ -123,22 +123,30 @@ class DriverRegistry:
         with suppress(NotFound):
             if not self._plugin(name).implements("NetworkDriver"):
                 return
-            driver = self._remote.get(name) or self.remote(name)
+            driver = self._remote.get(name) or self._made(name)
+            if driver is None:
+                return
             try:
-                if driver is not None:
-                    driver.learn()
+                driver.learn()
             except EngineError as exc:
                 log.error("plugin %s: %s", name, exc.message)
-                if known is None:
-                    del self._drivers[name], self._remote[name]
+                return
+            self._keep(driver)
 
     def remote(self, name: str) -> RemoteDriver | None:
         """The driver that is a plug-in, which may not be up yet; None where there are no plug-ins."""
+        driver = self._remote.get(name) or self._made(name)
+        return self._keep(driver) if driver is not None else None
+
+    def _made(self, name: str) -> RemoteDriver | None:
         plugin, machine = self._plugin, self.machine
         if plugin is None or machine is None:
             return None
         from longshore.network.drivers.remote import RemoteDriver
 
-        driver = self._remote[name] = RemoteDriver(name, machine, lambda: plugin(name))
-        self.register(driver)
-        return driver
+        return RemoteDriver(name, machine, lambda: plugin(name))
+
+    def _keep(self, driver: RemoteDriver) -> RemoteDriver:
+        kept = self._remote.setdefault(driver.name, driver)  # Others may have found it meanwhile.
+        self.register(kept)
+        return kept

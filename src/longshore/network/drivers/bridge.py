@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -33,8 +34,11 @@ from longshore.network.options import (
     mtu,
     trusted_interfaces,
 )
+from longshore.network.programs import Unanswered
 from longshore.network.record import NetworkRecord
 from longshore.network.ruleset import BridgeRules
+
+log = logging.getLogger(__name__)
 
 _SYSCTL = Path("/proc/sys/net")
 
@@ -99,8 +103,11 @@ class BridgeDriver:
             if self._machine.firewall:
                 self._machine.firewall.add_bridge(self.rules(network))
                 undo.callback(self._machine.firewall.remove_bridge, self.rules(network))
-                if admit(self._machine.config.table, link_name):
+                try:
+                    network.record.admitted |= admit(self._machine.config.table, link_name)
+                except Unanswered as exc:
                     network.record.admitted = True
+                    log.warning("others may drop what %s forwards: %s", link_name, exc)
             undo.pop_all()
 
     def delete(self, network: Network) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from longshore.linux.mount import UnmountFlags, mountinfo, umount
@@ -22,6 +23,8 @@ SHIM_SOCKETS = Path("/run/containerd/s")
 RUNTIME_STATE = Path("/run/containerd/runc")
 """Where runc's shim lets its runtime keep its state, a directory for each namespace."""
 _PATIENCE = 3.0
+_ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+"""As containerd takes them: never a path."""
 
 
 class Orphans:
@@ -51,11 +54,14 @@ class Orphans:
         deadline = time.monotonic() + _PATIENCE
         # One that is being created makes processes and cgroups still: look again until there are no more.
         while (doomed := self._processes(id)) and time.monotonic() < deadline:
-            for pid in doomed:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            while any(_alive(pid) for pid in doomed) and time.monotonic() < deadline:
-                time.sleep(0.01)
+            with ExitStack() as stack:
+                held = {pid: fd for pid in doomed if (fd := _hold(pid, stack)) is not None}
+                # Whoever is found again is who is held: by now a number might be another's.
+                for pid in self._processes(id) & held.keys():
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(held[pid], signal.SIGKILL)
+                while any(_alive(pid) for pid in held) and time.monotonic() < deadline:
+                    time.sleep(0.01)
         while (cgroups := cgroups_of(id)) and time.monotonic() < deadline:
             for cgroup in cgroups:
                 for below, _, _ in os.walk(cgroup, topdown=False):
@@ -76,14 +82,18 @@ class Orphans:
     def _processes(self, id: str) -> set[int]:
         """Shims and runtimes at work for the task, all below them, and who is in its cgroups; the living."""
         logs = [b"\0--log\0%b/log.json\0" % os.fsencode(bundles / id) for bundles in self._bundles]
-        runtimes = [pid for pid, words in _command_lines() if any(log in words for log in logs)]
+        runtimes = [
+            pid
+            for pid, words in _command_lines()
+            if any(log in words for log in logs) and _is_of_the_machine(pid)
+        ]
         shims = [pid for each, pid in self._shims() if each == id]
         found = {*shims, *runtimes, *_descendants([*shims, *runtimes])}
         for cgroup in cgroups_of(id):
             for below, _, _ in os.walk(cgroup):
                 with suppress(OSError):
                     found.update(map(int, Path(below, "cgroup.procs").read_text().split()))
-        return {pid for pid in found if _alive(pid)}
+        return {pid for pid in found if _alive(pid)} - {os.getpid()}
 
     def _shims(self) -> list[tuple[str, int]]:
         found = []
@@ -92,10 +102,37 @@ class Orphans:
             if not Path(arguments[0]).name.startswith("containerd-shim"):
                 continue
             options = dict(itertools.pairwise(arguments))
-            ours = options.get("-address") == self._address
-            if ours and options.get("-namespace") == self._namespace and (id := options.get("-id")):
+            ours = options.get("-address") == self._address and options.get("-namespace") == self._namespace
+            id = options.get("-id", "")
+            if ours and _ID.fullmatch(id) and _is_of_the_machine(pid, "containerd-shim"):
                 found.append((id, pid))
         return found
+
+
+def _is_of_the_machine(pid: int, program: str = "") -> bool:
+    """Whether this is what the engine's own kind runs, and neither a user's nor a container's process.
+
+    Those may call themselves what they like: what they say of themselves is killed and deleted.
+    """
+    place = Path(f"/proc/{pid}")
+    try:
+        # The owner of the directory is root for whoever does not want to be traced.
+        users = re.search(r"^Uid:\s+(.*)$", (place / "status").read_text(errors="replace"), re.MULTILINE)
+        ours = users is not None and set(users[1].split()) == {str(os.geteuid())}
+        program_there = (place / "exe").readlink().name
+        return ours and (place / "root").samefile("/") and program_there.startswith(program)
+    except OSError:
+        return False
+
+
+def _hold(pid: int, stack: ExitStack) -> int | None:
+    """A descriptor of the process, for as long as the stack; None if it has gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _command_lines() -> Iterator[tuple[int, bytes]]:

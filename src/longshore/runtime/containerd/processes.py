@@ -6,10 +6,13 @@ every break of it. This table is where each exit is let through exactly once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from longshore.runtime.containerd.fifos import FIFOs
-from longshore.runtime.task import ExitStatus
+from longshore.runtime.containerd.fifos import FIFOs, make
+from longshore.runtime.task import Attach, ExitStatus
 
 
 @dataclass(slots=True)
@@ -72,3 +75,23 @@ class Processes:
             for process in of_container.values()
             if process.exit is None and (process.started or not process.exec_id)
         ]
+
+
+@contextmanager
+def streams(
+    process: Process, directory: Path, stdin: bool, terminal: bool, attach: Attach, *, keep: bool
+) -> Iterator[FIFOs]:
+    """A process's pipes, made in `directory` and handed out; they go again if what is done with them fails.
+
+    `keep`: the shim opens them only when the process is started, so our guards stay until then. It does so
+    for execs, and for what is restored from a checkpoint.
+    """
+    process.fifos, stdio = make(directory, process.exec_id or "init", stdin=stdin, terminal=terminal)
+    try:
+        attach(stdio)
+        yield process.fifos
+    except BaseException:
+        process.fifos.remove()
+        raise
+    if not keep:
+        process.fifos.drop_output_guards()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from longshore.runtime.containerd import fifos
 from longshore.runtime.containerd.client import Client, any_json, any_message, runc_options, to_its_end
 from longshore.runtime.containerd.connection import Connection
 from longshore.runtime.containerd.containers import create_container, exit_status, remove
-from longshore.runtime.containerd.events import catch_up, decode, ended_status, listed, task_info
+from longshore.runtime.containerd.events import catch_up, ended_status, listed, task_info
 from longshore.runtime.containerd.orphans import Orphans
-from longshore.runtime.containerd.processes import Process, Processes
+from longshore.runtime.containerd.processes import Process, Processes, streams
 from longshore.runtime.containerd.proto import containerd_pb2 as pb
 from longshore.runtime.containerd.shims import Ended
+from longshore.runtime.containerd.subscribers import Subscribers
 from longshore.runtime.containerd.supervisor import Supervisor
 from longshore.runtime.containerd.sweeper import Sweeper
 from longshore.runtime.task import (
@@ -63,7 +64,7 @@ class ContainerdRuntime(TaskRuntime):
         self._log = log or logging.getLogger(__name__)
         self._fifo_dir = state_dir / "fifo"
         self._processes = Processes()
-        self._callbacks: list[Callable[[TaskEvent], None]] = []
+        self._subscribers = Subscribers(self._processes, self._log)
         self._supervisor: Supervisor | None = None
         self._sweeper: Sweeper | None = None
         self._metrics: MetricsReader | None = None
@@ -84,7 +85,7 @@ class ContainerdRuntime(TaskRuntime):
             namespace,
             self._supervisor,
             self._log,
-            on_event=self._received,
+            on_event=self._subscribers.received,
             resync=self._resync,
         )
         if address is None:
@@ -146,7 +147,7 @@ class ContainerdRuntime(TaskRuntime):
                 await create_container(client, id, spec, runtime, {**(labels or {}), **bundle})
             try:
                 keep = checkpoint is not None
-                with self._streams(process, stdin, terminal, attach, keep=keep) as pipes:
+                with streams(process, self._fifo_dir / id, stdin, terminal, attach, keep=keep) as pipes:
                     request = pb.CreateTaskRequest(
                         container_id=id,
                         stdin=pipes.stdin,
@@ -243,7 +244,7 @@ class ContainerdRuntime(TaskRuntime):
         client = await self._connection.client()
         added = self._processes.add(Process(id, exec_id))
         try:
-            with self._streams(added, stdin, terminal, attach, keep=True) as pipes:
+            with streams(added, self._fifo_dir / id, stdin, terminal, attach, keep=True) as pipes:
                 await client.exec(
                     pb.ExecProcessRequest(
                         container_id=id,
@@ -300,7 +301,8 @@ class ContainerdRuntime(TaskRuntime):
         for each in self._processes.table.pop(id, {}).values():
             if each.fifos is not None:
                 each.fifos.drop_guards()
-                fifos.remove_directory(each.fifos.directory)
+                if each.fifos.directory.name == id:  # Another engine's may be anywhere.
+                    fifos.remove_directory(each.fifos.directory)
         fifos.remove_directory(self._fifo_dir / id)
         return status or ended_status(before)
 
@@ -315,36 +317,13 @@ class ContainerdRuntime(TaskRuntime):
         task = (await client.get(pb.ProcessRequest(container_id=id))).process
         process.fifos = fifos.paths(self._fifo_dir / id, "init", stdin=stdin, terminal=terminal)
         if task.stdout and task.stdout != process.fifos.stdout:  # Another engine's, which has its own places.
-            streams = (task.stdin if stdin else "", task.stdout, task.stderr)
-            process.fifos = fifos.FIFOs(Path(task.stdout).parent, "init", *streams)
+            names = (task.stdin if stdin else "", task.stdout, task.stderr)
+            process.fifos = fifos.FIFOs(Path(task.stdout).parent, "init", *names)
         attach(fifos.reopen(process.fifos))
 
     def subscribe(self, callback: Callable[[TaskEvent], None]) -> Callable[[], None]:
         """See TaskRuntime.subscribe."""
-        self._callbacks.append(callback)
-        return lambda: self._callbacks.remove(callback)
-
-    @contextlib.contextmanager
-    def _streams(
-        self, process: Process, stdin: bool, terminal: bool, attach: Attach, *, keep: bool
-    ) -> Iterator[fifos.FIFOs]:
-        """A process's pipes, made and handed out; they go again if what is done with them fails.
-
-        `keep`: the shim opens them only when the process is started, so our guards stay until then. It does
-        so for execs, and for what is restored from a checkpoint.
-        """
-        directory = self._fifo_dir / process.id
-        process.fifos, stdio = fifos.make(
-            directory, process.exec_id or "init", stdin=stdin, terminal=terminal
-        )
-        try:
-            attach(stdio)
-            yield process.fifos
-        except BaseException:
-            process.fifos.remove()
-            raise
-        if not keep:
-            process.fifos.drop_output_guards()
+        return self._subscribers.add(callback)
 
     async def _undo(self, id: str) -> None:
         """Take back a creation that failed, also if that was because containerd went away."""
@@ -375,33 +354,9 @@ class ContainerdRuntime(TaskRuntime):
             )
         return process
 
-    def _received(self, envelope: pb.Envelope) -> None:
-        event = decode(envelope)
-        if event is None:
-            return
-        if event.kind == "exit":
-            self._exited(event)
-            return
-        process = self._processes.get(event.id, event.exec_id)
-        if process is not None and event.kind in ("create", "start", "exec-started") and event.pid:
-            process.pid = event.pid
-        self._emit(event)
-
-    def _exited(self, event: TaskEvent) -> None:
-        status = ExitStatus(event.exit_code, event.exited_at)
-        if self._processes.exited(event.id, event.exec_id, event.pid, status):
-            self._emit(event)
-
-    def _emit(self, event: TaskEvent) -> None:
-        for callback in list(self._callbacks):
-            try:
-                callback(event)
-            except Exception:
-                self._log.exception("a receiver of task events failed: %s of %s", event.kind, event.id)
-
     async def _resync(self, client: Client) -> None:
         for event in await catch_up(client, self._processes, self._ended):
-            self._exited(event)
+            self._subscribers.exited(event)
         if self._sweeper is not None:
             self._sweeper.sweep_later()
 

@@ -67,7 +67,7 @@ class Ended:
                 if time.monotonic() > deadline:
                     break
                 # A shim that does not answer, or is none of ours to talk to, is passed over.
-                with contextlib.suppress(OSError, ValueError, KeyError, DecodeError):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, DecodeError):
                     process = _state(self._bundles / id, self._namespace, id, exec_id)
                     if process is not None and process.status == pb.STATUS_STOPPED:
                         found[id, exec_id] = process

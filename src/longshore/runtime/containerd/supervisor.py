@@ -284,15 +284,20 @@ disabled_plugins = [{disabled}]
 
 
 def _bound_to_us(command: list[str]) -> list[str]:
-    """The command, to be run so that the kernel kills it when the thread that starts it ends.
+    """The command, to be run so that the kernel kills it when the thread that starts it ends: ours is the one
+    that everything ends with. If we have ended before it is bound, it is not run.
 
     PR_SET_PDEATHSIG is nothing that one process could set for another; see prctl(2).
     """
-    setpriv = shutil.which("setpriv")
+    setpriv, us = shutil.which("setpriv"), str(os.getpid())
     if setpriv is not None and Path(setpriv).resolve().name == "setpriv":  # busybox's does not know of it
-        return [setpriv, "--pdeathsig", "KILL", "--", *command]
-    script = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
-    return [sys.executable, "-I", "-S", "-c", script, *command]
+        run = '[ "$PPID" = "$0" ] && exec "$@"'
+        return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", run, us, *command]
+    script = (
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+        "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    return [sys.executable, "-I", "-S", "-c", script, us, *command]
 
 
 def _accepts(address: Path) -> bool:

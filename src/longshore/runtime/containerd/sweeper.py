@@ -34,7 +34,7 @@ class Sweeper:
         self._processes = processes
         self._fifo_dir = fifo_dir
         self._log = log
-        self._later: asyncio.Task[None] | None = None
+        self._later: set[asyncio.Task[None]] = set()
         self.lock = asyncio.Lock()
         """Held while one task is swept up: whoever makes one of the same id waits."""
 
@@ -66,7 +66,9 @@ class Sweeper:
 
     def sweep_later(self) -> None:
         """Sweep again once containerd has settled: what it is busy with now may turn out to be nobody's."""
-        self._later = asyncio.create_task(self._sweep_settled(), name="containerd-orphans")
+        task = asyncio.create_task(self._sweep_settled(), name="containerd-orphans")
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def _sweep_settled(self) -> None:
         await asyncio.sleep(SETTLING)
@@ -79,5 +81,5 @@ class Sweeper:
 
     def close(self) -> None:
         """Sweep no more."""
-        if self._later is not None:
-            self._later.cancel()
+        for task in self._later:
+            task.cancel()
