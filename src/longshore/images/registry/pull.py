@@ -21,7 +21,8 @@ from longshore.images.registry.platforms import Platform, host_platform, rank
 from longshore.images.registry.threads import in_thread
 from longshore.images.registry.transfers import Transfer, WantedLayer
 from longshore.images.store import Image
-from longshore.layers.store import MAX_DEPTH, Layer, chain_id
+from longshore.layers.layer import Layer, chain_id
+from longshore.layers.store import MAX_DEPTH
 from longshore.types.registry import AuthConfig
 
 if TYPE_CHECKING:
