@@ -204,12 +204,13 @@ class LayerStore:
             with self._lock:
                 if name in self._rw:
                     raise Conflict("mount name already exists")
-                undo.callback(self._db.remove_mount, name)
-                self._db.add_mount(record)
                 rw = self._rw[name] = RWLayer(record, None, self.driver, self.ids)
-                self._unpacking.discard(mount_id)
-                undo.pop_all()
-                return rw
+            undo.callback(self._rw.pop, name)
+            undo.callback(self._db.remove_mount, name)
+            self._db.add_mount(record)  # It waits for the disk; others need not.
+            self._unpacking.discard(mount_id)
+            undo.pop_all()
+            return rw
 
     def get_rw_layer(self, name: str) -> RWLayer:
         """The container's layer. Raises NotFound."""
@@ -319,6 +320,10 @@ class LayerStore:
         parent = below.chain_id if below is not None else None
         chain = chain_id([parent, made.diff_id] if parent else [made.diff_id])
         record = LayerRecord(chain, made.diff_id, parent, cache_id, made.size)
+        with self._lock:
+            if chain in self._layers:
+                return self._retain(self._layers[chain])
+        self._db.write_layer(record_directory, record)  # It waits for the disk; others need not.
         with self._lock:
             if chain in self._layers:
                 return self._retain(self._layers[chain])

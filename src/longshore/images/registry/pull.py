@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from longshore.errors import EngineError, InvalidParameter, NotFound
@@ -230,13 +230,14 @@ class _Puller:
         for blob, diff_id in zip(blobs, image.diff_ids, strict=True):
             chain = chain_id([chain, diff_id] if chain else [diff_id])
             key = hashlib.sha256(f"{key} {blob.digest} {diff_id}".encode()).hexdigest()
-            if not coming and layers.find(chain) is not None:
-                here.append(layers.get(chain))
-                below = chain
-                self._say(blob, "Already exists")
-                if metadata.diff_id(blob.digest) == diff_id:
-                    metadata.add(diff_id, source_of(blob.digest, reference.name, None))
-                continue
+            if not coming:
+                with suppress(NotFound):
+                    here.append(layers.get(chain))
+                    below = chain
+                    self._say(blob, "Already exists")
+                    if metadata.diff_id(blob.digest) == diff_id:
+                        metadata.add(diff_id, source_of(blob.digest, reference.name, None))
+                    continue
             self._say(blob, "Pulling fs layer")
             wanted = WantedLayer(blob, diff_id, key, reference.name)
             below = self._registry.transfers.join(wanted, below, self._client, self._emit)
