@@ -188,7 +188,7 @@ class Overlay2:
             if link and "/" not in link:
                 (self._links / link).unlink(missing_ok=True)
             # Under a name that is nobody's, so that a crash leaves no layer that looks whole.
-            doomed = self._home / f"{id}-removing"
+            doomed = self._home / f"{id.removesuffix('-removing')}-removing"
             with suppress(FileNotFoundError):
                 home.rename(doomed)
             remove_tree(doomed)

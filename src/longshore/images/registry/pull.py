@@ -157,12 +157,9 @@ class _Puller:
         chosen = await self._choose(reference)
         id = chosen.manifest.config.digest
         images, references = self._registry.images, self._registry.references
-        if not images.has(id):
-            await self._fetch(chosen.manifest, reference)
-        self._emit({"status": f"Digest: {chosen.digest}"})
+        named = reference if reference.digest else reference.tagged
 
         def record() -> bool:
-            named = reference if reference.digest else reference.tagged
             try:
                 is_new = references.resolve(named) != id
             except NotFound:
@@ -170,11 +167,18 @@ class _Puller:
             references.add_digest(reference._replace(tag="", digest=chosen.digest), id)
             if not reference.digest:
                 references.add_tag(reference, id)
-            if is_new:
+            if is_new and images.has(id):
                 images.touch(id)
             return is_new
 
-        return await asyncio.to_thread(record)
+        is_new = False
+        while True:
+            if not images.has(id):
+                await self._fetch(chosen.manifest, reference)
+            is_new |= await asyncio.to_thread(record)
+            if images.has(id):  # Nobody has removed it meanwhile because it had no name.
+                self._emit({"status": f"Digest: {chosen.digest}"})
+                return is_new
 
     async def _choose(self, reference: Reference) -> ChosenImage:
         digest = reference.digest or await call(
