@@ -16,8 +16,10 @@ import pytest
 
 from longshore.build.changes import apply_changes
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound
+from longshore.images.reference import Reference
 from longshore.images.remove import Use
 from longshore.images.service import ImageService
+from longshore.layers.layer import Layer
 from longshore.layers.store import LayerStore
 from longshore.types.container import Config
 
@@ -286,6 +288,30 @@ def test_rules_of_deletion(service: ImageService) -> None:
     gone = service.delete(short, force=True, in_use=lambda _: stopped)
     assert [item.Deleted for item in gone][1] == id
     assert_empty(service)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_removed_while_it_is_named(service: ImageService, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    id = service.import_(io.BytesIO(tar({"f": b"x"})))
+    add_tag, delete = service.references.add_tag, service.images.delete
+
+    def named_late(reference: Reference, id: str, force: bool = True) -> None:
+        service.delete(id)
+        add_tag(reference, id, force)
+
+    def removed_late(id: str) -> list[Layer]:
+        service.tag(id, "name")
+        return delete(id)
+
+    if when == "before":
+        monkeypatch.setattr(service.references, "add_tag", named_late)
+        with pytest.raises(NotFound, match=f"No such image: {id}"):
+            service.tag(id, "name")
+    else:
+        monkeypatch.setattr(service.images, "delete", removed_late)
+        service.delete(id)
+    assert service.references.all() == {}
+    assert service.layers.layers() == []
 
 
 def test_import_with_changes(service: ImageService) -> None:

@@ -50,6 +50,14 @@ def read_all(data: bytes, stream: type[io.BytesIO] = io.BytesIO) -> bytes:
     return b"".join(iter(read, b""))
 
 
+@pytest.mark.parametrize("start", [b"BZh", b"BZh9", b"BZh91AY", b"P*M", b""])
+@pytest.mark.parametrize("stream", [io.BytesIO, Dribble])
+def test_what_only_begins_as_if_it_were_compressed(start: bytes, stream: type[io.BytesIO]) -> None:
+    header = start.ljust(100, b"\0") + b"0000644"
+    for data in (header, start[:4]):
+        assert read_all(data, stream) == data
+
+
 @pytest.mark.parametrize("compress", FORMATS)
 @pytest.mark.parametrize("stream", [io.BytesIO, Dribble])
 def test_members_read_as_one(compress: Compress, stream: type[io.BytesIO]) -> None:

@@ -252,10 +252,11 @@ def test_orphans_are_removed_and_strangers_kept(store: LayerStore, tmp_path: Pat
     layer = store.register(io.BytesIO(tar({"a": b"1"})), None)
     half = "0" * 64
     store.driver.create(half, layer.cache_id)
+    (tmp_path / "overlay2" / f"{'1' * 64}-removing" / "diff").mkdir(parents=True)
     store.driver.create("k3j4h5k3j4h5k3j4h5k3j4h5k", None)
     (tmp_path / "image/overlay2/layerdb/tmp/write-set-1").mkdir()
     again = LayerStore(tmp_path)
-    assert again.cleanup_orphans() == 1
+    assert again.cleanup_orphans() == 2
     assert again.driver.ids() == {layer.cache_id, "k3j4h5k3j4h5k3j4h5k3j4h5k"}
     assert not (tmp_path / "image/overlay2/layerdb/tmp/write-set-1").exists()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from longshore.layers import overlay2
-from longshore.layers.store import Layer, LayerStore
+from longshore.layers.layer import Layer
+from longshore.layers.store import LayerStore
 from longshore.linux.mount import mountinfo
 
 ON = ("index=off", "redirect_dir=on", "metacopy=on")

@@ -110,6 +110,32 @@ def test_one_that_does_not_answer_is_not_waited_for(
         asked(behave).call("VolumeDriver.Get", {"Name": "x"}, timeout=1, patience=0)
 
 
+def test_whoever_has_little_time_does_not_wait_with_others(asked: Callable[[Behaviour], Plugin]) -> None:
+    released = threading.Event()
+    asking = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        asking.set()
+        released.wait()
+
+    plugin = asked(silent)
+
+    def patient() -> None:
+        with suppress(PluginUnreachable):
+            plugin.implements("VolumeDriver", patience=0, timeout=600)
+
+    thread = threading.Thread(target=patient)
+    thread.start()
+    try:
+        assert asking.wait(60)
+        with pytest.raises(PluginUnreachable, match="timed out"):
+            plugin.implements("VolumeDriver", patience=0, timeout=1)
+        assert thread.is_alive()
+    finally:
+        released.set()
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("behave", "message"),
     [

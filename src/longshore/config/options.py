@@ -10,6 +10,7 @@ import re
 import typing
 from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -351,12 +352,13 @@ def directives() -> tuple[Directive, ...]:
     return tuple(found)
 
 
-_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
 def parse_bytes(text: str) -> int:
     """`64MiB`, `64m` or `67108864` in bytes. Raises InvalidParameter."""
-    matched = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([bkmgt]?)(?:i?b)?", text.strip().lower())
-    if matched is None:
+    matched = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([bkmgtp]?)(?:i?b)?", text.strip().lower())
+    size = float(matched[1]) * _SIZES[matched[2]] if matched is not None else inf
+    if size >= 1 << 63:
         raise InvalidParameter(f"invalid size: '{text}'")
-    return int(float(matched[1]) * _SIZES[matched[2]])
+    return int(size)

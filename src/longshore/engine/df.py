@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from longshore.engine.version import API_VERSION
+from longshore.errors import NotFound
 from longshore.types.volume import Volume
 
 if TYPE_CHECKING:
@@ -56,7 +58,10 @@ async def system_disk_usage(
 
 def _volumes(engine: Engine) -> Sequence[Volume]:
     # As in dockerd, only what takes space here: what has options may lie anywhere.
-    found = [each for each in engine.volumes.list({"driver": ["local"]}) if not each.Options]
-    for volume in found:
-        volume.UsageData = engine.volumes.usage(volume.Name)
+    found = []
+    for volume in engine.volumes.list({"driver": ["local"]}):
+        if not volume.Options:
+            with suppress(NotFound):  # removed meanwhile
+                volume.UsageData = engine.volumes.usage(volume.Name)
+                found.append(volume)
     return found

@@ -25,7 +25,7 @@ from longshore.types.timestamp import SECOND, parse_rfc3339
 if TYPE_CHECKING:
     from longshore.images.remove import InUse
     from longshore.images.service import ImageService
-    from longshore.layers.store import Layer
+    from longshore.layers.layer import Layer
 
 _FILTERS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
 

@@ -22,8 +22,9 @@ from longshore.images.progress import Progress, ProgressCallback
 from longshore.images.reference import Reference, parse
 from longshore.images.store import Image, ImageStore
 from longshore.layers.compression import decompressed
+from longshore.layers.layer import chain_id
 from longshore.layers.layerdb import DIGEST
-from longshore.layers.store import LayerStore, chain_id
+from longshore.layers.store import LayerStore
 
 _LONGEST_DOCUMENT = 32 << 20
 _MOST_MEMBERS = 100_000

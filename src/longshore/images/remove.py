@@ -129,6 +129,9 @@ class _Removal:
             self.untag(reference)
         parent = self._service.images.parent(id)
         gone = self._service.images.delete(id)
+        for reference in self._service.references.references(id):  # Given meanwhile.
+            if not self._service.images.has(id):
+                self._service.references.delete(reference)
         self.items.append(ImageDeleteItem(Deleted=id))
         self.items += [ImageDeleteItem(Deleted=layer.chain_id) for layer in gone]
         if prune_parents and parent:

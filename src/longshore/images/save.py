@@ -11,7 +11,8 @@ import msgspec
 
 from longshore.images.reference import Reference
 from longshore.images.store import Image, ImageStore
-from longshore.layers.store import Layer, LayerStore
+from longshore.layers.layer import Layer
+from longshore.layers.store import LayerStore
 from longshore.types.timestamp import SECOND, parse_rfc3339
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

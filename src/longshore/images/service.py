@@ -198,6 +198,9 @@ class ImageService:
 
     def _set_tag(self, reference: Reference, id: str) -> None:
         self.references.add_tag(reference, id)
+        if not self.images.has(id):  # Removed while it had no name, or none that kept it.
+            self.references.delete(reference)
+            raise NotFound(f"No such image: {id}")
         self.images.touch(id)
 
     def _new_reference(self, repo: str, tag: str) -> Reference:

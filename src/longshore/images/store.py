@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from longshore.errors import InvalidParameter, NotFound
+from longshore.layers.layer import Layer, chain_id
 from longshore.layers.layerdb import DIGEST
-from longshore.layers.store import Layer, LayerStore, chain_id
+from longshore.layers.store import LayerStore
 from longshore.linux.files import remove_temporaries, sync_directory, write_atomically
 from longshore.types.timestamp import ZERO_TIME, now
 

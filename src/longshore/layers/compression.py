@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
@@ -14,7 +15,11 @@ _COMPRESSED_CHUNK = 16 * 1024
 _MOST_DICTIONARY = 128 << 20
 """Of xz: enough for `xz -9`, which takes 65 MiB to undo. A stream may ask for 4 GiB."""
 
-GZIP, BZIP2, XZ = b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00"
+GZIP, XZ = b"\x1f\x8b\x08", b"\xfd7zXZ\x00"
+_BZIP2 = re.compile(rb"BZh[1-9]")
+_BZIP2_MARKS = (b"1AY&", b"\x17rE8")
+"""How a block begins, and the end. One must follow: an archive may begin with a file called `BZh9`."""
+_LONGEST_MARK = 8
 _ZSTD_MARKS = (b"\xb5\x2f\xfd", b"\x2a\x4d\x18")
 """The last three bytes of a zstd frame's magic number, and of one to be skipped."""
 
@@ -39,7 +44,7 @@ def decompressed(stream: BinaryIO) -> Callable[[], bytes]:
     however much a few bytes expand to.
     """
     start = b""
-    while len(start) < 6 and (more := stream.read(CHUNK)):
+    while len(start) < _LONGEST_MARK and (more := stream.read(CHUNK)):
         start += more
     make = _decompressor_of(start)
     if make is None:
@@ -122,7 +127,7 @@ def _plain(stream: BinaryIO, start: bytes) -> Callable[[], bytes]:
 def _decompressor_of(start: bytes) -> Callable[[], _Decompressor] | None:
     if start.startswith(GZIP):
         return _Gzip
-    if start.startswith(BZIP2):
+    if _BZIP2.match(start) and any(mark.startswith(start[4:8] or b"-") for mark in _BZIP2_MARKS):
         import bz2
 
         return bz2.BZ2Decompressor

@@ -67,8 +67,8 @@ class LayerDb:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def commit_layer(self, directory: Path, record: LayerRecord) -> None:
-        """Make the record durable and visible. FileExistsError if the layer is recorded already."""
+    def write_layer(self, directory: Path, record: LayerRecord) -> None:
+        """Write a record to a directory of `new_layer`, durably."""
         write_atomically(directory / "diff", record.diff_id.encode(), 0o644)
         write_atomically(directory / "size", str(record.size).encode(), 0o644)
         write_atomically(directory / "cache-id", record.cache_id.encode(), 0o644)
@@ -76,6 +76,9 @@ class LayerDb:
             write_atomically(directory / "parent", record.parent.encode(), 0o644)
         _sync_file(directory / "tar-split.json.gz")
         sync_directory(directory)
+
+    def commit_layer(self, directory: Path, record: LayerRecord) -> None:
+        """Let what `write_layer` wrote be seen. FileExistsError if the layer is recorded already."""
         try:
             directory.rename(self._path(record.chain_id))
         except OSError as exc:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from longshore.layers.quota import LayerQuotas
 from longshore.layers.remove import remove_tree
 from longshore.layers.treediff import changes_size, tree_changes
 from longshore.linux.mount import UnmountFlags, filesystem_name, mountinfo, umount
+from longshore.locks import NameLocks
 
 MAX_DEPTH = 128
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -47,9 +47,8 @@ class Overlay2:
         self._home = root / "overlay2"
         self._ids = ids
         self._links = self._home / "l"
-        self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
-        self._busy: dict[str, threading.Lock] = {}
+        self._locks = NameLocks()
         self._quotas = LayerQuotas(self._home)
         self._size = _default_size(options)
         self._defaults = kernel_defaults()
@@ -132,7 +131,7 @@ class Overlay2:
 
     def get(self, id: str, mount_label: str = "") -> Path:
         home = self._home / id
-        with self._of(id):
+        with self._locks.hold(id):
             if not (home / "lower").exists():
                 if not home.exists():
                     raise NotFound(f"stat {home}: no such file or directory")
@@ -146,7 +145,7 @@ class Overlay2:
 
     def take_over(self, id: str, source: str) -> bool:
         theirs, ours = self._home / source / "diff", self._home / id / "diff"
-        with self._of(source):
+        with self._locks.hold(source):
             if self._counts.get(source) or _is_mounted(self._home / source / "merged"):
                 return False  # What still changes cannot become a layer.
             if self._features.redirects and not is_plain(theirs):
@@ -158,7 +157,7 @@ class Overlay2:
         return True
 
     def put(self, id: str) -> None:
-        with self._of(id):
+        with self._locks.hold(id):
             count = self._counts.get(id, 0) - 1
             if count > 0:
                 self._counts[id] = count
@@ -173,14 +172,14 @@ class Overlay2:
         return found
 
     def unmount(self, id: str) -> None:
-        with self._of(id):
+        with self._locks.hold(id):
             self._unmount(id)
 
     def remove(self, id: str) -> None:
         if not id or "/" in id or id in (".", "..", "l"):
             raise InvalidParameter(f"invalid id: {id!r}")
         home = self._home / id
-        with self._of(id):
+        with self._locks.hold(id):
             self._unmount(id)
             try:
                 link = (home / "link").read_text()
@@ -189,12 +188,10 @@ class Overlay2:
             if link and "/" not in link:
                 (self._links / link).unlink(missing_ok=True)
             # Under a name that is nobody's, so that a crash leaves no layer that looks whole.
-            doomed = self._home / f"{id}-removing"
+            doomed = self._home / f"{id.removesuffix('-removing')}-removing"
             with suppress(FileNotFoundError):
                 home.rename(doomed)
             remove_tree(doomed)
-        with self._lock:
-            self._busy.pop(id, None)
 
     def ids(self) -> set[str]:
         return {entry.name for entry in self._home.iterdir() if entry.name != "l"}
@@ -309,10 +306,6 @@ class Overlay2:
         directory.mkdir(exist_ok=True)
         directory.chmod(mode)
         os.chown(directory, *self._ids.root)
-
-    def _of(self, id: str) -> threading.Lock:
-        with self._lock:
-            return self._busy.setdefault(id, threading.Lock())
 
 
 def _is_mounted(merged: Path) -> bool:

@@ -9,8 +9,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,9 +17,10 @@ from longshore.layers.difftar import ChunkReader, diff_tar
 from longshore.layers.driver import GraphDriver, open_driver
 from longshore.layers.idmap import IdMap, IdRange
 from longshore.layers.initlayer import setup_init_layer
+from longshore.layers.layer import Layer, chain_id
 from longshore.layers.layerdb import NAME, LayerDb, LayerRecord, MountRecord
 from longshore.layers.rwlayer import RWLayer
-from longshore.layers.sealing import seal
+from longshore.layers.sealing import can_be_sealed, seal
 from longshore.layers.tarsplit import archive_size, assemble
 from longshore.layers.unpack import Unpacked, unpack
 
@@ -31,47 +30,6 @@ MAX_DEPTH = 125
 _CHUNK = 1 << 20
 
 _OUR_ID = re.compile(r"[0-9a-f]{64}(-init)?(-removing)?")
-
-
-@dataclass(eq=False)
-class Layer:
-    """A read-only layer. `size` is its own, in bytes; ids are `sha256:` digests."""
-
-    chain_id: str
-    diff_id: str
-    parent: Layer | None
-    cache_id: str
-    size: int
-    references: int = 0
-    """Images, containers and layers on top that need it."""
-
-    @property
-    def total_size(self) -> int:
-        """Bytes of the whole chain."""
-        return self.size + (self.parent.total_size if self.parent else 0)
-
-    @property
-    def depth(self) -> int:
-        """Layers in the chain, this one counted."""
-        return 1 + (self.parent.depth if self.parent else 0)
-
-    @property
-    def diff_ids(self) -> list[str]:
-        """Of the whole chain, lowest first."""
-        return [*(self.parent.diff_ids if self.parent else []), self.diff_id]
-
-    @property
-    def chain_ids(self) -> list[str]:
-        """Its own and those of all below it."""
-        return [self.chain_id, *(self.parent.chain_ids if self.parent else [])]
-
-
-def chain_id(diff_ids: list[str]) -> str:
-    """The name of a chain of layers, lowest first; see the OCI image specification. "" for none."""
-    chain = ""
-    for diff_id in diff_ids:
-        chain = diff_id if not chain else f"sha256:{sha256(f'{chain} {diff_id}'.encode()).hexdigest()}"
-    return chain
 
 
 class LayerStore:
@@ -246,12 +204,13 @@ class LayerStore:
             with self._lock:
                 if name in self._rw:
                     raise Conflict("mount name already exists")
-                undo.callback(self._db.remove_mount, name)
-                self._db.add_mount(record)
                 rw = self._rw[name] = RWLayer(record, None, self.driver, self.ids)
-                self._unpacking.discard(mount_id)
-                undo.pop_all()
-                return rw
+            undo.callback(self._rw.pop, name)
+            undo.callback(self._db.remove_mount, name)
+            self._db.add_mount(record)  # It waits for the disk; others need not.
+            self._unpacking.discard(mount_id)
+            undo.pop_all()
+            return rw
 
     def get_rw_layer(self, name: str) -> RWLayer:
         """The container's layer. Raises NotFound."""
@@ -337,7 +296,8 @@ class LayerStore:
             with self.driver.diff(cache_id, below.cache_id if below else None) as (root, changes):
                 if not changes:
                     return None
-                if root != self.driver.own_files(cache_id):  # A part of it is in the layers below.
+                # Not, if a part of it is in the layers below.
+                if root != self.driver.own_files(cache_id) or not can_be_sealed(changes):
                     archive = io.BufferedReader(ChunkReader(diff_tar(root, changes, self.ids)), _CHUNK)
                     return self.register(cast(BinaryIO, archive), parent)
                 with (record_directory / "tar-split.json.gz").open("wb") as tar_split:
@@ -360,6 +320,10 @@ class LayerStore:
         parent = below.chain_id if below is not None else None
         chain = chain_id([parent, made.diff_id] if parent else [made.diff_id])
         record = LayerRecord(chain, made.diff_id, parent, cache_id, made.size)
+        with self._lock:
+            if chain in self._layers:
+                return self._retain(self._layers[chain])
+        self._db.write_layer(record_directory, record)  # It waits for the disk; others need not.
         with self._lock:
             if chain in self._layers:
                 return self._retain(self._layers[chain])

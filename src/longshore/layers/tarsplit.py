@@ -7,12 +7,12 @@ segment of raw bytes or a file's name, size and CRC-64.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import zlib
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from json.encoder import encode_basestring
 from posixpath import normpath
 from typing import BinaryIO
 
@@ -44,15 +44,15 @@ class TarSplitWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._gzip = zlib.compressobj(1, wbits=31)
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._position = 0
         self._names: set[str] = set()
 
     def segment(self, raw: bytes) -> None:
         """Bytes to be repeated as they are."""
         if raw:
-            payload = b2a_base64(raw, newline=False).decode("ascii")
-            self._add(f'{{"type":2,"payload":"{payload}","position":{self._position}}}\n')
+            payload = b2a_base64(raw, newline=False)
+            self._add(b'{"type":2,"payload":"%b","position":%d}\n' % (payload, self._position))
 
     def file(self, name: str, size: int, checksum: bytes) -> None:
         """A file whose content is in the layer. Raises InvalidParameter for a name met before."""
@@ -60,30 +60,29 @@ class TarSplitWriter:
         if cleaned in self._names:
             raise InvalidParameter("duplicates of file paths not supported")
         self._names.add(cleaned)
-        if name.isascii() or _is_unicode(name):
-            label = f'"name":{json.dumps(name, ensure_ascii=False)}'
-        else:
-            label = f'"name_raw":"{b2a_base64(os.fsencode(name), newline=False).decode("ascii")}"'
+        try:
+            label = b'"name":' + encode_basestring(name).encode()
+        except UnicodeEncodeError:
+            label = b'"name_raw":"%b"' % b2a_base64(os.fsencode(name), newline=False)
         if size:
-            payload = b2a_base64(checksum, newline=False).decode("ascii")
-            tail = f',"size":{size},"payload":"{payload}"'
+            tail = b',"size":%d,"payload":"%b"' % (size, b2a_base64(checksum, newline=False))
         else:
-            tail = ',"payload":null'
-        self._add(f'{{"type":1,{label}{tail},"position":{self._position}}}\n')
+            tail = b',"payload":null'
+        self._add(b'{"type":1,%b%b,"position":%d}\n' % (label, tail, self._position))
 
     def close(self) -> None:
         """Write out what is pending. The file stays open."""
         self._flush()
         self._file.write(self._gzip.flush())
 
-    def _add(self, line: str) -> None:
+    def _add(self, line: bytes) -> None:
         self._position += 1
         self._lines.append(line)
         if len(self._lines) >= 512:
             self._flush()
 
     def _flush(self) -> None:
-        self._file.write(self._gzip.compress("".join(self._lines).encode()))
+        self._file.write(self._gzip.compress(b"".join(self._lines)))
         self._lines.clear()
 
 
@@ -177,11 +176,3 @@ def _checked_content(line: _Line, opened: Callable[[_Line], int]) -> Iterator[by
         os.close(file)
     if checksum.digest() != line.payload:
         raise System(f'file integrity checksum failed for "{line.path}"')
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -75,7 +75,7 @@ class Vfs:
     def remove(self, id: str) -> None:
         if not id or "/" in id or id in (".", ".."):
             raise InvalidParameter(f"invalid id: {id!r}")
-        doomed = self._home / f"{id}-removing"
+        doomed = self._home / f"{id.removesuffix('-removing')}-removing"
         with suppress(FileNotFoundError):
             (self._home / id).rename(doomed)
         remove_tree(doomed)

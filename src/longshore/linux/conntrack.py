@@ -74,8 +74,13 @@ class FlowSweep:
                 if self._waiting.isdisjoint(addresses):
                     return
                 wanted, self._waiting = self._waiting, set()
-            with closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
-                forget_flows_of(netfilter, wanted)
+            try:
+                with closing(NetlinkSocket(NETLINK_NETFILTER)) as netfilter:
+                    forget_flows_of(netfilter, wanted)
+            except BaseException:
+                with self._guard:
+                    self._waiting |= wanted  # The others that asked try for themselves.
+                raise
 
 
 def _forget(

@@ -77,4 +77,7 @@ def _parse_size(text: str, base: int) -> int:
     if match is None:
         raise InvalidParameter(f"invalid size: '{text}'")
     exponent = " kmgtp".index((match[2] or " ").lower())
-    return int(float(match[1]) * base**exponent)
+    size = float(match[1]) * base**exponent
+    if size >= 1 << 63:
+        raise InvalidParameter(f"invalid size: '{text}'")
+    return int(size)

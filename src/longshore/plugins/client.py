@@ -54,16 +54,15 @@ class Plugin:
         self.address = address
         self._tls = tls
         self._implements: frozenset[str] | None = None
-        self._lock = threading.Lock()
 
     def implements(self, kind: str, patience: float = _PATIENCE, timeout: float = _TIMEOUT) -> bool:
-        """Whether it is a plug-in of this kind, e.g. VolumeDriver: it is asked once."""
-        with self._lock:
-            if self._implements is None:
-                answer = self.call("Plugin.Activate", patience=patience, timeout=timeout)
-                kinds = answer.get("Implements")
-                self._implements = frozenset(map(str, kinds if isinstance(kinds, list) else []))
-            return kind in self._implements
+        """Whether it is a plug-in of this kind, e.g. VolumeDriver: it is asked until it has answered."""
+        # No lock: whoever has little time must not wait for the answer to one who has much.
+        if (known := self._implements) is None:
+            answer = self.call("Plugin.Activate", patience=patience, timeout=timeout)
+            kinds = answer.get("Implements")
+            known = self._implements = frozenset(map(str, kinds if isinstance(kinds, list) else []))
+        return kind in known
 
     def call(
         self,

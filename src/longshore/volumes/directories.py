@@ -16,6 +16,7 @@ import msgspec
 from longshore.errors import Conflict, InvalidParameter, System
 from longshore.layers.remove import remove_tree
 from longshore.linux.files import TEMPORARY
+from longshore.linux.mount import mountinfo
 from longshore.linux.projects import DirectoryQuotas
 from longshore.types.timestamp import SECOND, rfc3339_nano
 from longshore.volumes import record
@@ -96,14 +97,22 @@ class VolumeDirectories:
                 raise System(f"size quota requested for volume but no quota support: {exc.strerror}") from exc
 
     def delete(self, name: str) -> None:
-        """Remove the volume with its content. Raises Conflict while something is mounted there, System."""
+        """Remove the volume with its content. Raises Conflict while anything is mounted in it, System."""
         removing = self._aside()
         try:
             with suppress(FileNotFoundError):
-                if LocalMount({}, self.data(name)).is_mounted():
+                inside = f"{self._root.resolve() / name}/"
+                if LocalMount({}, self.data(name)).is_mounted() or any(
+                    point.target.startswith(inside) for point in mountinfo()
+                ):
                     raise Conflict(f"remove {name}: volume has active mounts")
                 (self._root / name).rename(removing)
-                remove_tree(removing)
+                try:
+                    remove_tree(removing / "_data")  # The record last: what cannot go is a volume still.
+                    remove_tree(removing)
+                except OSError:
+                    removing.rename(self._root / name)
+                    raise
         except OSError as exc:
             raise System(f"remove {name}: {exc}") from exc
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from longshore.config.options import parse_bytes
 from longshore.errors import InvalidParameter, System
 from longshore.linux.mount import MountFlags, UnmountFlags, mount, mount_id, umount
 
@@ -70,12 +71,7 @@ def check_options(options: Mapping[str, str]) -> None:
 
 def size_limit(options: Mapping[str, str]) -> int:
     """Bytes that the volume may take, 0 for as many as there are. Raises InvalidParameter."""
-    text = options.get("size", "0")
-    # go-units' RAMInBytes
-    match = re.fullmatch(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?", text)
-    if match is None:
-        raise InvalidParameter(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** " kmgtp".index((match[2] or " ").lower()))
+    return parse_bytes(options.get("size", "0"))
 
 
 def needs_mount(options: Mapping[str, str]) -> bool:
@@ -129,7 +125,7 @@ class LocalMount:
     def _described(self) -> str:
         """As moby describes a mount that failed, passwords left out."""
         flags, data = parse_options(self._options.get("o", ""))
-        data = re.sub(r"(^|,)(pass(?:word)?)=[^,]*", r"\1\2=********", data)
+        data = re.sub(r"(^|,)(pass(?:word2?)?)=[^,]*", r"\1\2=********", data)
         shown = f"mount {self._options.get('device', '')}:{self._target}"
         return shown + (f", flags: {int(flags):#x}" if flags else "") + (f", data: {data}" if data else "")
 

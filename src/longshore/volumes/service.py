@@ -15,6 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from longshore.errors import Conflict, EngineError, NotFound
+from longshore.locks import NameLocks
 from longshore.types.filters import (
     Filters,
     boolean_filter,
@@ -28,7 +29,6 @@ from longshore.types.volume import UsageData, Volume
 from longshore.volumes.database import VolumeDatabase, VolumeMetadata
 from longshore.volumes.directories import VolumeDirectories, check_name
 from longshore.volumes.local import LocalMount, needs_mount
-from longshore.volumes.locks import NameLocks
 from longshore.volumes.record import VolumeRecord
 from longshore.volumes.remote import RemoteVolumes, Survey
 from longshore.volumes.size import directory_size
@@ -281,10 +281,16 @@ class VolumeService:
         return self._directories.data(name)
 
     def usage(self, name: str) -> UsageData:
-        """Size and references, for `docker system df`. Walks the whole volume: call it in a thread."""
-        entry = self._record(name)
-        is_here = entry.driver == "local" and not needs_mount(entry.options)
-        size = directory_size(self._directories.data(name)) if is_here else -1
+        """Size and references, for `docker system df`; -1 for a size that cannot be told.
+
+        Walks the whole volume: call it in a thread. Raises NotFound.
+        """
+        entry, size = self._record(name), -1
+        if entry.driver == "local" and not needs_mount(entry.options):
+            try:
+                size = directory_size(self._directories.data(name))
+            except OSError as exc:  # removed meanwhile, mostly
+                log.warning("the size of volume %s is unknown: %s", name, exc)
         return UsageData(Size=size, RefCount=len(self.references(name)))
 
     def drivers(self) -> Sequence[str]:

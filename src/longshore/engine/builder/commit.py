@@ -16,7 +16,7 @@ from longshore.engine.engine import Engine
 from longshore.errors import NotFound
 from longshore.images.importing import host_architecture
 from longshore.images.store import Image
-from longshore.layers.store import Layer, chain_id
+from longshore.layers.layer import Layer, chain_id
 from longshore.types.codec import convert, to_plain
 from longshore.types.container import Config
 from longshore.types.timestamp import now

@@ -19,7 +19,7 @@ from longshore.build.stages import find_stage, in_context
 from longshore.engine.bridges import evaluated, to_its_end, while_wanted
 from longshore.engine.builder.link import linked_layer, resolve_owner, reuse
 from longshore.errors import EngineError, InvalidParameter, NotFound, System
-from longshore.layers.store import Layer
+from longshore.layers.layer import Layer
 from longshore.types.codec import valid_text
 from longshore.types.container import Config
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from longshore.build.owners import Owner, parse_owner
 from longshore.engine.engine import Engine
-from longshore.layers.store import Layer
+from longshore.layers.layer import Layer
 
 if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun

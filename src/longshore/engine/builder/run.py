@@ -17,7 +17,7 @@ from longshore.engine.create import container_create, new_container_id
 from longshore.engine.remove import container_remove
 from longshore.engine.start import container_start
 from longshore.errors import Conflict, EngineError, InvalidParameter, NotFound, System
-from longshore.layers.store import Layer
+from longshore.layers.layer import Layer
 from longshore.types.codec import convert, to_plain, valid_text
 from longshore.types.container import Config, ContainerCreateRequest, HealthConfig, LogConfig
 

@@ -11,7 +11,7 @@ import msgspec
 from longshore.engine.engine import Engine
 from longshore.images.store import Image
 from longshore.layers.extract import Extractor
-from longshore.layers.store import Layer
+from longshore.layers.layer import Layer
 from longshore.layers.unpack import unpack
 from longshore.types.timestamp import now
 

@@ -28,7 +28,7 @@ from longshore.engine.builder.commit import commit_step, image_config
 from longshore.engine.builder.output import Message, Step
 from longshore.engine.workdir import setup_working_directory
 from longshore.errors import InvalidParameter
-from longshore.layers.store import Layer
+from longshore.layers.layer import Layer
 from longshore.types.container import Config
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from longshore.errors import EngineError, InvalidParameter, NotFound
@@ -21,7 +21,8 @@ from longshore.images.registry.platforms import Platform, host_platform, rank
 from longshore.images.registry.threads import in_thread
 from longshore.images.registry.transfers import Transfer, WantedLayer
 from longshore.images.store import Image
-from longshore.layers.store import MAX_DEPTH, Layer, chain_id
+from longshore.layers.layer import Layer, chain_id
+from longshore.layers.store import MAX_DEPTH
 from longshore.types.registry import AuthConfig
 
 if TYPE_CHECKING:
@@ -156,12 +157,9 @@ class _Puller:
         chosen = await self._choose(reference)
         id = chosen.manifest.config.digest
         images, references = self._registry.images, self._registry.references
-        if not images.has(id):
-            await self._fetch(chosen.manifest, reference)
-        self._emit({"status": f"Digest: {chosen.digest}"})
+        named = reference if reference.digest else reference.tagged
 
         def record() -> bool:
-            named = reference if reference.digest else reference.tagged
             try:
                 is_new = references.resolve(named) != id
             except NotFound:
@@ -169,11 +167,18 @@ class _Puller:
             references.add_digest(reference._replace(tag="", digest=chosen.digest), id)
             if not reference.digest:
                 references.add_tag(reference, id)
-            if is_new:
+            if is_new and images.has(id):
                 images.touch(id)
             return is_new
 
-        return await asyncio.to_thread(record)
+        is_new = False
+        while True:
+            if not images.has(id):
+                await self._fetch(chosen.manifest, reference)
+            is_new |= await asyncio.to_thread(record)
+            if images.has(id):  # Nobody has removed it meanwhile because it had no name.
+                self._emit({"status": f"Digest: {chosen.digest}"})
+                return is_new
 
     async def _choose(self, reference: Reference) -> ChosenImage:
         digest = reference.digest or await call(
@@ -229,13 +234,14 @@ class _Puller:
         for blob, diff_id in zip(blobs, image.diff_ids, strict=True):
             chain = chain_id([chain, diff_id] if chain else [diff_id])
             key = hashlib.sha256(f"{key} {blob.digest} {diff_id}".encode()).hexdigest()
-            if not coming and layers.find(chain) is not None:
-                here.append(layers.get(chain))
-                below = chain
-                self._say(blob, "Already exists")
-                if metadata.diff_id(blob.digest) == diff_id:
-                    metadata.add(diff_id, source_of(blob.digest, reference.name, None))
-                continue
+            if not coming:
+                with suppress(NotFound):
+                    here.append(layers.get(chain))
+                    below = chain
+                    self._say(blob, "Already exists")
+                    if metadata.diff_id(blob.digest) == diff_id:
+                        metadata.add(diff_id, source_of(blob.digest, reference.name, None))
+                    continue
             self._say(blob, "Pulling fs layer")
             wanted = WantedLayer(blob, diff_id, key, reference.name)
             below = self._registry.transfers.join(wanted, below, self._client, self._emit)

@@ -22,7 +22,7 @@ from longshore.images.registry.manifests import (
 from longshore.images.registry.pull import call, try_endpoints
 from longshore.images.registry.threads import in_thread
 from longshore.images.registry.upload import UploadContext, say, upload_layer
-from longshore.layers.store import Layer
+from longshore.layers.layer import Layer
 from longshore.types.registry import AuthConfig
 
 if TYPE_CHECKING:

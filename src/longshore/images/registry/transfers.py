@@ -20,7 +20,8 @@ from longshore.images.registry.manifests import Descriptor
 from longshore.images.registry.metadata import DistributionMetadata, source_of
 from longshore.images.registry.threads import Slots, in_thread
 from longshore.images.registry.transport import Cancellation
-from longshore.layers.store import Layer, LayerStore
+from longshore.layers.layer import Layer
+from longshore.layers.store import LayerStore
 
 
 class WantedLayer(NamedTuple):

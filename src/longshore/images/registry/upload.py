@@ -22,7 +22,8 @@ from longshore.images.registry.failures import may_try_again
 from longshore.images.registry.manifests import DOCKER_LAYER, Descriptor
 from longshore.images.registry.metadata import BlobSource, DistributionMetadata, source_of
 from longshore.images.registry.transport import UPLOAD_BLOCK, Cancellation
-from longshore.layers.store import Layer, LayerStore
+from longshore.layers.layer import Layer
+from longshore.layers.store import LayerStore
 from longshore.types.registry import AuthConfig
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A lock for each name: what takes long for one volume keeps no other waiting."""
+"""A lock for each name: what takes long for one keeps no other waiting."""
 
 from __future__ import annotations
 
