@@ -8,14 +8,18 @@ from longshore.errors import System
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """The pattern as an expression to match whole texts with. Raises System for one that is none."""
-    parts: list[str] = []
+    """The pattern as an expression to match whole texts with. Raises System for one that is none.
+
+    As Go does, what lies between two stars is taken where it is found first, and not looked for again: else
+    a few stars would take years.
+    """
+    pieces, parts = [], list[str]()
     rest = pattern
     while rest:
         character, rest = rest[0], rest[1:]
         if character == "*":
-            if parts[-1:] != ["[^/]*"]:
-                parts.append("[^/]*")
+            pieces.append("".join(parts))
+            parts.clear()
         elif character == "?":
             parts.append("[^/]")
         elif character == "[":
@@ -26,7 +30,10 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             parts.append(re.escape(character))
         else:
             parts.append(re.escape(character))
-    return re.compile("".join(parts), re.DOTALL)
+    if not pieces:
+        return re.compile("".join(parts), re.DOTALL)
+    between = [f"(?>[^/]*?{piece})" for piece in pieces[1:] if piece]
+    return re.compile("".join((pieces[0], *between, "[^/]*", *parts)), re.DOTALL)
 
 
 def _class(rest: str) -> tuple[str, str]:
