@@ -180,6 +180,11 @@ def test_a_part_of_a_volume(daemon: Longshored, api: Client) -> None:
     part = {"Type": "volume", "Source": "v0"}
     assert run(api, "cat /x/file; touch /x/new", mounting(**part, VolumeOptions={"Subpath": "a/b"})) == "deep"
     assert run(api, "cat /x", mounting(**part, VolumeOptions={"Subpath": "a/b/file"})) == "deep"
+    two = [
+        {**part, "Target": "/x/y", "VolumeOptions": {"Subpath": "a"}},
+        {**part, "Target": "/x-y", "VolumeOptions": {"Subpath": "a/b"}},
+    ]
+    assert run(api, "ls /x/y /x-y", {"HostConfig": {"Mounts": two}}) == "/x-y:\nfile\nnew\n\n/x/y:\nb"
     status, message = refusal(api, mounting(**part, VolumeOptions={"Subpath": "nosuch"}))
     assert (status, message.endswith("/v0/_data/nosuch: no such file or directory")) == (400, True)
     status, _ = refusal(api, mounting(**part, VolumeOptions={"Subpath": "out"}))

@@ -69,5 +69,10 @@ def layers_in_use(containers: Iterable[Container]) -> set[str]:
     return names
 
 
+def mark_of(point: RecordMountPoint) -> str:
+    """Tells a container's mounts apart in names: that of the place alone may be long, and has slashes."""
+    return hashlib.sha256(point.Destination.encode()).hexdigest()[:16]
+
+
 def _layer_name(container: Container, point: RecordMountPoint) -> str:
-    return f"{container.id}-{hashlib.sha256(point.Destination.encode()).hexdigest()[:16]}"
+    return f"{container.id}-{mark_of(point)}"

@@ -20,6 +20,7 @@ from longshore.containers.record import RecordMountPoint
 from longshore.engine.engine import Engine
 from longshore.engine.image_mounts import (
     create_image_mount,
+    mark_of,
     mount_image,
     remove_image_mount,
     unmount_image,
@@ -309,10 +310,12 @@ def _bind_subpath(container: Container, point: RecordMountPoint, volume: Path, s
                 f"cannot access path {volume / subpath}: {(exc.strerror or '').lower()}"
             ) from exc
         try:
-            place = _own_mounts(container) / f"subpath-{point.Destination.replace('/', '-').strip('-')}"
+            place = _own_mounts(container) / f"subpath-{mark_of(point)}"
+            # It may have been the other kind at the last start.
             if Path(f"/proc/self/fd/{held}").is_dir():
                 place.mkdir(exist_ok=True)
             else:
+                place = place.with_name(f"{place.name}-file")
                 place.touch()
             mount(f"/proc/self/fd/{held}", str(place), flags=MountFlags.BIND | MountFlags.REC)
             return place
