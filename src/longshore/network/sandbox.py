@@ -148,7 +148,7 @@ class Sandbox:
             except OSError as exc:
                 raise System(f"failed to set up container networking: {exc}") from exc
             try:
-                await self._serve_names()
+                await self.serve_names()
                 await move_ports(self._controller, self)
             except BaseException:
                 await in_thread(self._disconnect_last)
@@ -261,18 +261,6 @@ class Sandbox:
         await in_thread(self._controller.store.delete, "sandbox", self.id)
         self.endpoints.clear()
 
-    async def restore(self) -> list[str]:
-        """Take up a sandbox whose container still runs; returns what could not be had again."""
-        problems: list[str] = []
-        for endpoint in self.endpoints:
-            network = self._controller.networks_by_id[endpoint.network_id]
-            problems += await network.restore_addresses(endpoint)
-            network.add_endpoint(endpoint)
-            problems += self._controller.ports.restore(endpoint.ports)
-            await asyncio.to_thread(network.behaviour.restore, network, endpoint)
-        await self._serve_names()
-        return problems
-
     async def detach(self) -> None:
         """Let go of the namespace, which lives on: the engine stops and the container does not."""
         if self.resolver:
@@ -282,7 +270,7 @@ class Sandbox:
             self._rtnl.close()
             self._rtnl = None
 
-    async def _serve_names(self) -> None:
+    async def serve_names(self) -> None:
         """Start the embedded resolver once there is a network whose containers have names."""
         if self.resolver is None and self._named():
             from longshore.network.dns import Resolver
