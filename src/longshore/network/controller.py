@@ -307,11 +307,14 @@ class NetworkController:
         sandbox = self._sandboxes.get(container_id)
         if sandbox is None:
             return
+        await to_its_end(self._destroy(sandbox))
+
+    async def _destroy(self, sandbox: Sandbox) -> None:
         await sandbox.destroy()
-        if self._sandboxes.get(container_id) is sandbox:
-            del self._sandboxes[container_id]
+        if self._sandboxes.get(sandbox.container_id) is sandbox:
+            del self._sandboxes[sandbox.container_id]
             networks = [endpoint.network_id for endpoint in sandbox.endpoints]
-            self.departures.begin(container_id, networks, sandbox.depart())
+            self.departures.begin(sandbox.container_id, networks, sandbox.depart())
 
     async def _share(self) -> None:
         """Tell dockerd's database of the sandboxes as they are."""

@@ -29,7 +29,7 @@ from longshore.network.network import Network
 from longshore.network.new_endpoint import make_endpoint
 from longshore.network.publishing import as_bound, gateway_endpoint, port_options
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
-from longshore.network.threads import in_thread
+from longshore.network.threads import in_thread, to_its_end
 from longshore.tracing import span
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Sandbox:
                 await self._provide_gateway()
             except BaseException:
                 self.options.port_bindings = before
-                await self._leave(endpoint)
+                await to_its_end(self._leave(endpoint))
                 raise
             return endpoint
 
@@ -159,13 +159,15 @@ class Sandbox:
     async def leave(self, endpoint: Endpoint) -> None:
         """Disconnect an endpoint and give back its addresses and ports. Nothing happens if it has left."""
         async with self._lock:
-            if endpoint not in self.endpoints:
-                return
-            await self._leave(endpoint)
-            try:
-                await self._provide_gateway()
-            except (EngineError, OSError) as exc:
-                log.error("container %s has no way out any more: %s", self.container_id[:12], exc)
+            if endpoint in self.endpoints:
+                await to_its_end(self._leave_for_others(endpoint))
+
+    async def _leave_for_others(self, endpoint: Endpoint) -> None:
+        await self._leave(endpoint)
+        try:
+            await self._provide_gateway()
+        except (EngineError, OSError) as exc:
+            log.error("container %s has no way out any more: %s", self.container_id[:12], exc)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         controller = self._controller
