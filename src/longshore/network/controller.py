@@ -39,7 +39,7 @@ from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.sharing import Sharing
 from longshore.network.store import Store
-from longshore.network.threads import in_thread, to_its_end
+from longshore.network.threads import in_spare_thread, to_its_end
 from longshore.network.warm import WarmSandboxes
 from longshore.network.watch import FirewallWatch
 
@@ -184,8 +184,8 @@ class NetworkController:
         if name in PREDEFINED:
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if not config_only:
-            await in_thread(self.drivers.discover, driver or "bridge")
-            await in_thread(self._find_ipam_driver, ipam_driver)
+            await in_spare_thread(self.drivers.discover, driver or "bridge")
+            await in_spare_thread(self._find_ipam_driver, ipam_driver)
         async with self._name(name):
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")

@@ -20,7 +20,6 @@ from longshore.network.foreign import forget_forwards, forget_resolver
 from longshore.network.moving import move_ports
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxRecord
-from longshore.network.threads import in_thread
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
@@ -92,7 +91,7 @@ async def _take_up(controller: NetworkController, sandbox: Sandbox) -> list[str]
         network.add_endpoint(endpoint)
         problems += controller.ports.restore(endpoint.ports)
         try:
-            await in_thread(network.behaviour.restore, network, endpoint)
+            await network.in_thread(network.behaviour.restore, network, endpoint)
         except (EngineError, OSError) as exc:
             problems.append(f"{endpoint.name} on {network.name}: {exc}")
     try:

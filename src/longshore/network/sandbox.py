@@ -29,7 +29,7 @@ from longshore.network.network import Network
 from longshore.network.new_endpoint import make_endpoint
 from longshore.network.publishing import as_bound, gateway_endpoint, port_options
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
-from longshore.network.threads import in_thread, to_its_end
+from longshore.network.threads import in_spare_thread, in_thread, to_its_end
 from longshore.tracing import span
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ class Sandbox:
                 publish_first(self._controller, self, network, endpoint)
             undo.callback(lambda: self._controller.ports.release(endpoint.ports))
             try:
-                await in_thread(self._connect, network, endpoint)
+                await network.in_thread(self._connect, network, endpoint)
             except asyncio.CancelledError:
-                await in_thread(self._disconnect_last)
+                await network.in_thread(self._disconnect_last)
                 raise
             except OSError as exc:
                 raise System(f"failed to set up container networking: {exc}") from exc
@@ -151,7 +151,7 @@ class Sandbox:
                 await self.serve_names()
                 await move_ports(self._controller, self)
             except BaseException:
-                await in_thread(self._disconnect_last)
+                await network.in_thread(self._disconnect_last)
                 raise
             undo.pop_all()
         return endpoint
@@ -176,7 +176,7 @@ class Sandbox:
         network.drop_endpoint(endpoint.id)
         with network.in_motion():
             self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
-            await in_thread(network.behaviour.disconnect, network, endpoint)
+            await network.in_thread(network.behaviour.disconnect, network, endpoint)
             controller.departures.begin(self.container_id, [network.id], self._remove(network, endpoint))
             await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
             if network.ipam is not None:
@@ -203,7 +203,7 @@ class Sandbox:
 
     async def _remove(self, network: Network, endpoint: Endpoint) -> None:
         try:
-            await in_thread(network.behaviour.remove, network, endpoint)
+            await network.in_thread(network.behaviour.remove, network, endpoint)
         except OSError as exc:
             log.warning("cannot remove %s from %s: %s", endpoint.name, network.name, exc)
         if network.ipam is None:
@@ -250,9 +250,15 @@ class Sandbox:
                     if network := self._controller.networks_by_id.get(endpoint.network_id):
                         moving.enter_context(network.in_motion())
                         network.drop_endpoint(endpoint.id)
-                await in_thread(self._disconnect_all)
+                await self._end_all()
             for endpoint in self.endpoints:
                 self._controller.ports.release(endpoint.ports)
+
+    async def _end_all(self) -> None:
+        networks = self._controller.networks_by_id.values()
+        remote = {network.id for network in networks if network.behaviour.remote}
+        asks = any(endpoint.network_id in remote for endpoint in self.endpoints)
+        await (in_spare_thread if asks else in_thread)(self._disconnect_all)
 
     async def depart(self) -> None:
         """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
