@@ -23,10 +23,12 @@ import pytest
 from differential.builds import archive, build, error
 from engine.test_build import builder, text
 from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from harness import Client, Longshored, SessionPeer
 from harness.machine import mounts_under
-from harness.session import GET_SECRET, HEALTH
+from harness.session import GET_SECRET, HEALTH, Caller, Tree
 
+from longshore.buildkit.proto import control_pb2 as control
 from longshore.buildkit.proto import session_pb2 as pb
 from longshore.buildkit.sessions import SessionManager
 from longshore.errors import NotFound
@@ -320,6 +322,26 @@ def test_a_daemon_that_dies_leaves_no_secret(own: tuple[Longshored, Path]) -> No
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not list((daemon.data_root / "builder/builds").iterdir())
+
+
+def test_a_daemon_stops_although_a_solve_is_under_way(own: tuple[Longshored, Path]) -> None:
+    daemon, _ = own
+    step = b"FROM busybox\nRUN --mount=type=secret,id=a --mount=type=ssh sleep 300\n"
+    trees: dict[str, Tree] = {"dockerfile": {"Dockerfile": step}}
+    peer = SessionPeer(daemon.socket, secrets={"a": SECRET}, agents={"default": bytes}, trees=trees)
+    with peer, Caller(daemon.socket) as caller:
+        asked = control.SolveRequest(Ref="stopped", Session=peer.id, Frontend="dockerfile.v0")
+        solving = caller.unary("/moby.buildkit.v1.Control/Solve", asked, control.SolveResponse)
+        failed = caller.start(solving)
+        _root_of_step(daemon)
+        daemon.stop()
+        with pytest.raises((GRPCError, StreamTerminatedError, ConnectionError)):
+            failed.result(30)
+    assert not list((daemon.data_root / "builder/builds").iterdir())
+    assert not [each for each in mounts_under(daemon.root) if "/builds/" in each]
+    assert "Traceback" not in daemon.log.read_text()
+    daemon.start()
+    assert daemon.client.get("/containers/json", all=1).json == []
 
 
 def test_a_daemon_stops_although_a_session_is_open(own: tuple[Longshored, Path]) -> None:

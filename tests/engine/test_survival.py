@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -270,6 +271,38 @@ def test_a_damaged_record_stops_nobody_else(daemon: Longshored, api: Client) -> 
     assert not (daemon.data_root / "overlay2" / mount_id).exists()  # nobody's, since its record is gone
 
 
+def test_odd_records_of_another_daemon_stop_nobody_else(daemon: Longshored, api: Client) -> None:
+    """As if dockerd had left the containers: of their networks there are its records alone."""
+    names = ("good", "ports", "address", "sandbox")
+    ids = {name: run(api, name, "sh", "-c", "httpd -f -h /etc") for name in names}
+    pids = {name: state(api, id)["Pid"] for name, id in ids.items()}
+    daemon.kill()
+    for path in (daemon.data_root / "network/longshore").glob("sandbox-*.json"):
+        path.unlink()
+    for name, id in ids.items():
+        path = daemon.data_root / "containers" / id / "config.v2.json"
+        content = json.loads(path.read_bytes())
+        settings = content["NetworkSettings"]
+        if name == "ports":
+            settings["Ports"] = {
+                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "99999999"}],
+                "\u00b2/tcp": [{"HostIp": "", "HostPort": "\u00b2"}],
+                "81/tcp": [{"HostIp": "::1 }; flush ruleset", "HostPort": "8099"}],
+            }
+        elif name == "address":
+            settings["Networks"]["bridge"]["IPAddress"] = "172.17.0.9 }; flush ruleset"
+        elif name == "sandbox":
+            settings["SandboxID"] = settings["SandboxID"][:12] + "/../../x"
+        path.write_text(json.dumps(content))
+    daemon.start()
+    assert {name: state(api, id)["Pid"] for name, id in ids.items()} == pids
+    for name in ("good", "ports"):  # These are managed as before.
+        address = inspect(api, ids[name])["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+        with urllib.request.urlopen(f"http://{address}/hostname", timeout=20) as answer:
+            assert answer.status == 200
+        api.post("/networks/bridge/disconnect", {"Container": name}).expect(200)
+
+
 def test_a_create_that_was_cut_off_goes(daemon: Longshored, api: Client) -> None:
     """The layer was made, the record was not."""
     id = create(api, "cut")
@@ -281,8 +314,6 @@ def test_a_create_that_was_cut_off_goes(daemon: Longshored, api: Client) -> None
 
 
 def test_a_removal_that_was_cut_off_goes_on(daemon: Longshored, api: Client) -> None:
-    import json
-
     id = create(api, "half")
     daemon.kill()
     record = daemon.data_root / "containers" / id / "config.v2.json"

@@ -52,6 +52,22 @@ def test_what_is_written_reads_the_same(network: NetworkRecord) -> None:
             assert to_record(values | {key: value[: len(value) // 2]}, network.id) in (None, network)
 
 
+ODD = [
+    record("bridge", pools=[FOUR], link='x" }; flush ruleset; #'),
+    record("macvlan", pools=[FOUR], parent="eth0/../x"),
+    record("bridge", pools=[IPAMPool(subnet="10.1.0.0/16 }")], link="br-x"),
+    record("bridge", pools=[IPAMPool(subnet="10.1.0.0/16", gateway="10.1.0.1 }")], link="br-x"),
+    record("bridge", pools=[IPAMPool(subnet="10.1.0.0/16", aux_addresses={"a": "}"})], link="br-x"),
+    record("bridge", options={"com.docker.network.bridge.trusted_host_interfaces": 'a" }'}, link="br-x"),
+    record("bridge", options={"com.docker.network.host_ipv4": "10.1.0.1 }"}, link="br-x"),
+]
+
+
+@pytest.mark.parametrize("network", ODD)
+def test_what_could_be_more_than_it_says_is_left_alone(network: NetworkRecord) -> None:
+    assert to_record(to_values(network), network.id) is None
+
+
 def test_removals_that_were_cut_off_are_finished_and_those_of_dockerd_heard_of(tmp_path: Path) -> None:
     path, ours = (
         tmp_path / "files/local-kv.db",

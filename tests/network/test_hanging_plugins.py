@@ -12,7 +12,7 @@ from network.machines import add
 from network.office import Office
 
 from longshore.errors import Conflict, Forbidden, NotFound
-from longshore.network.endpoint import EndpointOptions
+from longshore.network.endpoint import EndpointOptions, PortBinding
 from longshore.network.ipam import IPAMPool
 from longshore.network.sandbox_record import SandboxOptions
 
@@ -158,6 +158,39 @@ def test_an_endpoint_that_leaves_keeps_its_network(office: Office) -> None:
         await controller.remove_network(lan)
         order = [method for method, _ in office.cabling.calls]
         assert order.index("Leave") < order.index("DeleteEndpoint") < order.index("DeleteNetwork")
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_gives_up_waiting_leaves_nothing(office: Office, whole: bool) -> None:
+    async def run() -> None:
+        controller = office.controller()
+        await controller.start({})
+        lan = await controller.create_network("lan", "office", ipam=POOL)
+        box = await controller.create_sandbox("box", SandboxOptions(hostname="box"))
+        web = [PortBinding("tcp", 80, "", 8080, 8080)]
+        await box.join(controller.network("bridge"), EndpointOptions(name="box", port_bindings=web))
+        endpoint = await box.join(lan, EndpointOptions(name="box"))
+        async with hanging(office, "NetworkDriver.Leave") as gate:
+            leaving = asyncio.create_task(controller.sandbox_destroy("box") if whole else box.leave(endpoint))
+            await asked(office, "NetworkDriver.Leave")
+            leaving.cancel()
+            await asyncio.sleep(0)
+            leaving.cancel()
+            gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+        assert len(office.cabling.asked("DeleteEndpoint")) == 1
+        if whole:
+            assert controller.sandbox("box") is None
+        else:
+            assert [one.network_name for one in box.endpoints] == ["bridge"]
+            await controller.sandbox_destroy("box")
+        await controller.settled()
+        await add(controller, "again", port_bindings=web)
+        await controller.remove_network(lan)
         await controller.stop(False)
 
     asyncio.run(run())

@@ -16,7 +16,8 @@ from longshore.linux import rtnetlink
 from longshore.linux.namespaces import in_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.endpoint import PortBinding
-from longshore.network.options import SOURCES
+from longshore.network.ipam import IPAMPool
+from longshore.network.options import ICC, SOURCES
 
 Serve = Callable[..., Server]
 OURS, THEIRS = "2001:db8::1", "2001:db8::2"
@@ -175,6 +176,31 @@ def test_without_rules_for_ipv6(host: Machine, serve: Serve) -> None:
         assert controller.machine.firewall
         listing = await asyncio.to_thread(controller.machine.firewall.text)
         assert endpoint.ipv6_address not in listing and "/64" not in listing and "jump user" in listing
+        await controller.stop(False)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_neighbours_that_are_kept_apart(host: Machine, serve: Serve, filtered: bool) -> None:
+    """Without a filter for IPv6 they meet there."""
+
+    async def run() -> None:
+        controller = host.controller(firewall_ipv6=filtered)
+        await controller.start({})
+        pools = [IPAMPool(subnet="10.79.0.0/24"), IPAMPool(subnet="fd00:79::/64")]
+        await controller.create_network("net", enable_ipv6=True, ipam=pools, options={ICC: "false"})
+        _, one = await add(controller, "one", "net")
+        two, _ = await add(controller, "two", "net")
+        box = controller.sandbox("one")
+        assert box
+        serve(box.key, 80, "tcp", "::")
+        if filtered:
+            assert await see(two.key, one.ipv6_address, 80) is None
+        else:
+            assert await soon("fd00:79::3", two.key, one.ipv6_address, 80)
+        assert await see(two.key, one.ipv4_address, 80) is None
+        assert await asyncio.to_thread(controller.machine.firewall.repair) is False  # type: ignore[union-attr]
         await controller.stop(False)
 
     asyncio.run(run())

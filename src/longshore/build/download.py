@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from longshore.build.urls import credentials, redacted
+from longshore.build.urls import authorization, redacted
 from longshore.errors import InvalidParameter, System
 
 _CHUNK = 1 << 18
@@ -62,7 +62,7 @@ def download(
     expected = _checksum(checksum) if checksum else None
     timeout = urllib3.Timeout(connect=_CONNECT, read=_READ)
     # Another host, to which the server may send us, does not get them.
-    headers = urllib3.make_headers(basic_auth=credentials(url))
+    headers = authorization(url)
     retries = urllib3.Retry(connect=0, read=0, other=0, redirect=_MOST_REDIRECTS)
     with ExitStack() as held:
         pool = held.enter_context(_pool(url, cancellation, held))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from urllib.parse import unquote, urlsplit
 
 _MASK = "xxxxx"
@@ -21,8 +22,9 @@ def redacted(url: str) -> str:
     return parts._replace(netloc=f"{masked}@{host}").geturl()
 
 
-def credentials(url: str) -> str | None:
-    """`user:password` for HTTP's basic authentication; None if there is neither."""
+def authorization(url: str) -> dict[str, str]:
+    """The header of HTTP's basic authentication (RFC 7617) for a URL's user and password, if it has any."""
     user, at, _ = urlsplit(url).netloc.rpartition("@")
     name, _, password = user.partition(":")
-    return f"{unquote(name)}:{unquote(password)}" if at else None
+    told = f"{unquote(name)}:{unquote(password)}".encode("utf-8", "surrogateescape")
+    return {"Authorization": f"Basic {b64encode(told).decode()}"} if at else {}

@@ -23,7 +23,7 @@ _LOG_LIMIT = 2 << 20
 _LEAST = 32
 """Bytes that each piece of it counts for, however small it is."""
 _TOGETHER = 1 << 20
-"""Bytes of logs in one message; a client's gRPC refuses messages of 4 MB."""
+"""Bytes of one message, or of its last event beyond that; a client's gRPC refuses messages of 4 MB."""
 _STATUS_INTERVAL = 0.15
 """Seconds between two notes of one transfer's progress."""
 
@@ -81,13 +81,13 @@ class SolveProgress:
         while seen < len(self._events) and size < _TOGETHER:
             event = self._events[seen]
             seen += 1
+            size += event.ByteSize()
             if isinstance(event, pb.Vertex):
                 message.vertexes.append(event)
             elif isinstance(event, pb.VertexStatus):
                 message.statuses.append(event)
             elif isinstance(event, pb.VertexLog):
                 message.logs.append(event)
-                size += len(event.msg)
             else:
                 message.warnings.append(event)
         return message, seen

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +25,7 @@ from longshore.linux import rtnetlink
 from longshore.linux.namespaces import in_network_namespace, is_network_namespace
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.endpoint import Endpoint, PortBinding
+from longshore.network.ipam import parse_address
 from longshore.network.network import Network
 from longshore.network.sandbox_record import SandboxRecord
 
@@ -32,18 +33,30 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_ID = re.compile(r"[0-9a-f]{64}")
+
 
 def sandbox_of(engine: Engine, container_id: str) -> SandboxRecord | None:
     """A sandbox as ours would be, in a namespace that is where ours would be; None if there is none. Blocks.
 
     What cannot be told of it is left out: the container keeps it, and this engine does not manage it.
     """
+    try:
+        return _sandbox_of(engine, container_id)
+    except EngineError as exc:
+        log.warning("container %s: its network is left to itself: %s", container_id[:12], exc.message)
+        return None
+
+
+def _sandbox_of(engine: Engine, container_id: str) -> SandboxRecord | None:
     container, namespaces = engine.containers.find(container_id), engine.networks.config.namespaces
     if container is None or joined_container(container) or network_mode(container) == "host":
         return None
     settings = container.networks
     key = namespaces / Path(settings.SandboxKey).name
-    if not settings.SandboxID or key.name != settings.SandboxID[:12] or not is_network_namespace(key):
+    if not _ID.fullmatch(settings.SandboxID) or key.name != settings.SandboxID[:12]:
+        return None
+    if not is_network_namespace(key):
         return None
     options = sandbox_options(engine, container, None)
     options.port_bindings = _published(container)
@@ -56,7 +69,7 @@ def sandbox_of(engine: Engine, container_id: str) -> SandboxRecord | None:
         return None
     by_address = {link.address: link for link in inside}
     for name, endpoint in (settings.Networks or {}).items():
-        with contextlib.suppress(EngineError):
+        try:
             network = find_network(engine, name, endpoint.NetworkID)
             link = by_address.get(endpoint.MacAddress)
             if link is None and network.behaviour.addressed:
@@ -72,14 +85,25 @@ def sandbox_of(engine: Engine, container_id: str) -> SandboxRecord | None:
             made.interface = link.name if link is not None else ""
             made.host_interface = peer.name if peer is not None and network.driver == "bridge" else ""
             record.endpoints.append(made)
+        except EngineError as exc:
+            log.warning("container %s: it is not on network %s: %s", container_id[:12], name, exc.message)
     return record
 
 
 def _endpoint(container: Container, network: Network, settings: RecordEndpoint) -> Endpoint:
+    """Raises InvalidParameter for what is no address: it would get into the firewall's rules."""
+    for address in (
+        settings.IPAddress,
+        settings.Gateway,
+        settings.GlobalIPv6Address,
+        settings.IPv6Gateway,
+    ):
+        if address:
+            parse_address(address)
     settings.NetworkID = network.id
     settings.DNSNames = dns_names(container, network, settings)
     return Endpoint(
-        id=settings.EndpointID or secrets.token_hex(32),
+        id=settings.EndpointID if _ID.fullmatch(settings.EndpointID) else secrets.token_hex(32),
         name=container.name,
         network_id=network.id,
         network_name=network.name,
@@ -103,11 +127,18 @@ def _published(container: Container) -> list[PortBinding]:
     """The very ports that were found for it, so that they are found again."""
     bindings = []
     for port, places in (container.networks.Ports or {}).items():
-        protocol, number, _ = parse_port(port)
         for place in places or []:
-            if place.HostPort.isdigit():
-                chosen = int(place.HostPort)
-                bindings.append(PortBinding(protocol, number, place.HostIp, chosen, chosen))
+            try:
+                protocol, number, _ = parse_port(port)
+                _, chosen, _ = parse_port(f"{place.HostPort}/{protocol}")
+                if place.HostIp:
+                    parse_address(place.HostIp)
+            except EngineError as exc:
+                log.warning(
+                    "container %s: port %s is not published: %s", container.id[:12], port, exc.message
+                )
+                continue
+            bindings.append(PortBinding(protocol, number, place.HostIp, chosen, chosen))
     return bindings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from longshore.containers.container import Container
@@ -12,6 +13,7 @@ from longshore.types.container import PortMap
 from longshore.types.network import PortBinding as ApiPortBinding
 
 PROTOCOLS = ("tcp", "udp", "sctp")
+_NUMBERS = re.compile(r"[0-9]{1,9}(-[0-9]{0,9})?")
 
 
 def parse_port(text: str) -> tuple[str, int, int]:
@@ -19,7 +21,7 @@ def parse_port(text: str) -> tuple[str, int, int]:
     ports, _, protocol = text.partition("/")
     first, _, last = ports.partition("-")
     protocol = protocol.lower() or "tcp"
-    if not first.isdigit() or (last and not last.isdigit()) or protocol not in PROTOCOLS:
+    if not _NUMBERS.fullmatch(ports) or protocol not in PROTOCOLS:
         raise InvalidParameter(f"invalid port specification: {text!r}")
     start, end = int(first), int(last or first)
     if not 0 < start <= end <= 65535:
@@ -65,7 +67,7 @@ def _host_ports(text: str, offset: int, span: int) -> tuple[int, int]:
     if not text:
         return 0, 0
     first, _, last = text.partition("-")
-    if not first.isdigit() or (last and not last.isdigit()):
+    if not _NUMBERS.fullmatch(text):
         raise InvalidParameter(f"invalid host port specification: {text!r}")
     start, end = int(first), int(last or first)
     if end < start or end > 65535:

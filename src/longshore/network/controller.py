@@ -39,7 +39,7 @@ from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.sharing import Sharing
 from longshore.network.store import Store
-from longshore.network.threads import in_thread, to_its_end
+from longshore.network.threads import in_spare_thread, to_its_end
 from longshore.network.warm import WarmSandboxes
 from longshore.network.watch import FirewallWatch
 
@@ -184,8 +184,8 @@ class NetworkController:
         if name in PREDEFINED:
             raise Forbidden(f"operation is not permitted on predefined {name} network ")
         if not config_only:
-            await in_thread(self.drivers.discover, driver or "bridge")
-            await in_thread(self._find_ipam_driver, ipam_driver)
+            await in_spare_thread(self.drivers.discover, driver or "bridge")
+            await in_spare_thread(self._find_ipam_driver, ipam_driver)
         async with self._name(name):
             if any(network.name == name for network in self.networks_by_id.values()):
                 raise Conflict(f"network with name {name} already exists")
@@ -307,11 +307,14 @@ class NetworkController:
         sandbox = self._sandboxes.get(container_id)
         if sandbox is None:
             return
+        await to_its_end(self._destroy(sandbox))
+
+    async def _destroy(self, sandbox: Sandbox) -> None:
         await sandbox.destroy()
-        if self._sandboxes.get(container_id) is sandbox:
-            del self._sandboxes[container_id]
+        if self._sandboxes.get(sandbox.container_id) is sandbox:
+            del self._sandboxes[sandbox.container_id]
             networks = [endpoint.network_id for endpoint in sandbox.endpoints]
-            self.departures.begin(container_id, networks, sandbox.depart())
+            self.departures.begin(sandbox.container_id, networks, sandbox.depart())
 
     async def _share(self) -> None:
         """Tell dockerd's database of the sandboxes as they are."""

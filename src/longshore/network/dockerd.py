@@ -7,13 +7,15 @@ driver made of its options. What libnetwork keeps besides, sandboxes and endpoin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
 import msgspec
 
-from longshore.network.ipam import IPAMPool
+from longshore.errors import EngineError
+from longshore.network.ipam import IPAMPool, parse_address, parse_network
 from longshore.network.ipam_driver import BUILT_IN
 from longshore.network.options import (
     DEFAULT_BRIDGE,
@@ -22,9 +24,13 @@ from longshore.network.options import (
     INTERFACE_PREFIX,
     MASQUERADE,
     MTU,
+    check_bridge_options,
+    check_link_name,
     flag,
 )
 from longshore.network.record import NetworkRecord
+
+log = logging.getLogger(__name__)
 
 _PREFIX = "docker/network/v1.0"
 _OPTIONS = "com.docker.network.generic"
@@ -50,7 +56,7 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
             return None
         made = _decode(values.get(key(driver, id), b""))
         options = (kept.get("generic") or {}).get(_OPTIONS) or {}
-        return msgspec.convert(
+        record = msgspec.convert(
             {
                 "id": id,
                 "name": kept["name"],
@@ -74,8 +80,24 @@ def to_record(values: Mapping[bytes, bytes], id: str) -> NetworkRecord | None:
             },
             NetworkRecord,
         )
-    except (KeyError, TypeError, AttributeError, ValueError, msgspec.MsgspecError):
+        _check(record)
+    except (EngineError, KeyError, TypeError, AttributeError, ValueError, msgspec.MsgspecError) as exc:
+        log.warning("network %s is dockerd's alone: %s", id[:12], exc)
         return None
+    return record
+
+
+def _check(record: NetworkRecord) -> None:
+    """Raises InvalidParameter, System: links, addresses and options get into the firewall's rules."""
+    for link in filter(None, (record.link, record.parent)):
+        check_link_name(link)
+    for pool in record.pools:
+        for subnet in filter(None, (pool.subnet, pool.ip_range)):
+            parse_network(subnet)
+        for address in filter(None, (pool.gateway, *pool.aux_addresses.values())):
+            parse_address(address)
+    if record.driver == "bridge":
+        check_bridge_options(record.options, internal=record.internal)
 
 
 def to_values(record: NetworkRecord) -> dict[bytes, bytes]:

@@ -14,12 +14,12 @@ from contextlib import ExitStack, suppress
 from longshore.linux.nftables import Nftables, NftablesError
 from longshore.network.endpoint import PublishedPort
 from longshore.network.ruleset import (
-    ISOLATION,
     USERS,
     BridgeRules,
     Link,
     bridge_elements,
     commands,
+    isolation_text,
     link_elements,
     port_elements,
     rule_count,
@@ -59,6 +59,7 @@ class Firewall:
             self.note_users()
             table = self._table
             text = table_text(ipv6=self._ipv6)
+            isolation = isolation_text(ipv6=self._ipv6) if self._isolated else ""
             parts = [f"add table {table}", f"delete table {table}", f"table {table} {{{text}"]
             parts += [*(_EMPTY | self._users).values(), "}"]
             for bridge in self._bridges.values():
@@ -66,12 +67,12 @@ class Firewall:
             elements = [one for ports in self._ports.values() for one in port_elements(ports)]
             parts += self._commands("add", elements)
             parts += [f"add table {self._isolation}", f"delete table {self._isolation}"]
-            if self._isolated:
-                parts.append(f"table {self._isolation} {{{ISOLATION}}}")
+            if isolation:
+                parts.append(f"table {self._isolation} {{{isolation}}}")
                 parts += commands("add", self._isolation, self._isolating())
             self._nft.run("\n".join(parts))
             self._signature = self._sign()
-            if rule_count(self._signature) != rule_count(text + (ISOLATION if self._isolated else "")):
+            if rule_count(self._signature) != rule_count(text + isolation):
                 self._signature = _FLUSHED
 
     def repair(self) -> bool:

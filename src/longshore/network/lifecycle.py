@@ -13,7 +13,7 @@ from longshore.network.ipam_driver import BUILT_IN, IpamDriver, NullIpam, Remote
 from longshore.network.managed import release_pools, request_pools
 from longshore.network.network import Network
 from longshore.network.record import NetworkRecord
-from longshore.network.threads import in_thread
+from longshore.network.threads import in_spare_thread, in_thread
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
@@ -36,7 +36,7 @@ async def take_up(controller: NetworkController, record: NetworkRecord, *, new: 
     try:
         if driver.addressed:
             if new:
-                await in_thread(driver.consult, record)
+                await in_spare_thread(driver.consult, record)
             if network.ipam is None:
                 await in_thread(
                     resolve_record, record, controller.space(record.scope), controller.machine.rtnl, reserved
@@ -44,14 +44,14 @@ async def take_up(controller: NetworkController, record: NetworkRecord, *, new: 
                 network.open_pools()
             else:
                 requested = new
-                await in_thread(_request, controller, network, new)
+                await in_spare_thread(_request, controller, network, new)
         async with _machine_of(controller, network):
-            await in_thread(_create, controller, network, new)
+            await network.in_thread(_create, controller, network, new)
     except BaseException as exc:
         for subnet in reserved:
             controller.space(record.scope).release(parse_network(subnet))
         if requested and network.ipam is not None and any(pool.pool_id for pool in record.pools):
-            await in_thread(release_pools, network.ipam, record)
+            await in_spare_thread(release_pools, network.ipam, record)
         if isinstance(exc, OSError):
             link = record.link or record.parent
             raise System(f"cannot create network {record.id} ({link}): {exc}") from exc
@@ -65,8 +65,8 @@ async def take_down(controller: NetworkController, network: Network) -> None:
     network.removing = True
     try:
         async with _machine_of(controller, network):
-            await in_thread(network.behaviour.delete, network)
-        await in_thread(_forget, controller, network)
+            await network.in_thread(network.behaviour.delete, network)
+        await in_spare_thread(_forget, controller, network)
     except BaseException:
         network.removing = False
         raise
@@ -81,8 +81,8 @@ async def finish_removal(controller: NetworkController, record: NetworkRecord) -
     driver = controller.drivers.find(record.driver) or controller.drivers.remote(record.driver)
     if driver is not None:
         network = Network(record, driver, _ipam_driver(controller, record))
-        await in_thread(driver.delete, network)
-        await in_thread(_forget, controller, network)
+        await in_spare_thread(driver.delete, network)
+        await in_spare_thread(_forget, controller, network)
 
 
 def _machine_of(controller: NetworkController, network: Network) -> AbstractAsyncContextManager[object]:

@@ -40,7 +40,8 @@ async def move_ports(controller: NetworkController, sandbox: Sandbox) -> None:
     for endpoint in moving:
         sandbox.options.port_bindings = as_bound(sandbox.options.port_bindings, endpoint.ports)
         if endpoint.publishes:
-            await in_thread(networks[endpoint.network_id].behaviour.unpublish, endpoint)
+            network = networks[endpoint.network_id]
+            await network.in_thread(network.behaviour.unpublish, endpoint)
         controller.ports.release(endpoint.ports)
         endpoint.ports, endpoint.publishes = [], []
     for endpoint in moving:
@@ -57,10 +58,10 @@ async def _publish(
     endpoint.publishes = versions
     try:
         endpoint.ports = allocate_ports(controller, network, endpoint, sandbox.options.port_bindings)
-        await in_thread(network.behaviour.publish, endpoint)
+        await network.in_thread(network.behaviour.publish, endpoint)
     except BaseException:
         with suppress(OSError, EngineError):
-            await in_thread(network.behaviour.unpublish, endpoint)
+            await network.in_thread(network.behaviour.unpublish, endpoint)
         controller.ports.release(endpoint.ports)
         endpoint.ports, endpoint.publishes = [], []
         raise

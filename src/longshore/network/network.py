@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from longshore.network.ipam_driver import IpamDriver
 from longshore.network.managed import release_addresses, replay_addresses, request_addresses
 from longshore.network.options import DEFAULT_BRIDGE, DEFAULT_GATEWAY, flag, gateway_mode
 from longshore.network.record import NetworkRecord
-from longshore.network.threads import in_thread
+from longshore.network.threads import in_spare_thread, in_thread
 
 if TYPE_CHECKING:
     from longshore.network.drivers import Driver
@@ -99,6 +99,10 @@ class Network:
         """Whether endpoints have IPv6 addresses."""
         return self.record.enable_ipv6
 
+    async def in_thread(self, call: Callable[..., None], *arguments: object) -> None:
+        """Have its driver do something, as `threads.in_thread`."""
+        await (in_spare_thread if self.behaviour.remote else in_thread)(call, *arguments)
+
     @property
     def has_resolver(self) -> bool:
         """Whether containers on it find each other by name: on all but the predefined networks."""
@@ -179,7 +183,7 @@ class Network:
         whatever an IPAM driver says. What was taken by then `release_addresses` gives back.
         """
         if self.ipam is not None:
-            await in_thread(request_addresses, self.ipam, self.record, endpoint, {4: ipv4, 6: ipv6})
+            await in_spare_thread(request_addresses, self.ipam, self.record, endpoint, {4: ipv4, 6: ipv6})
             for other in self.endpoints.values():
                 for address in {*endpoint.held} & {*other.held}:
                     del endpoint.held[address]  # It is the other's.
@@ -198,7 +202,7 @@ class Network:
         if self.ipam is not None:
             if self.record.ipam_replay:
                 ipam, record = self.ipam, self.record
-                await in_thread(lambda: problems.extend(replay_addresses(ipam, record, endpoint)))
+                await in_spare_thread(lambda: problems.extend(replay_addresses(ipam, record, endpoint)))
             return problems
         for version, address in ((4, endpoint.ipv4_address), (6, endpoint.ipv6_address)):
             if address:
@@ -212,7 +216,7 @@ class Network:
     async def release_addresses(self, endpoint: Endpoint) -> None:
         """Give an endpoint's addresses back."""
         if self.ipam is not None:
-            await in_thread(release_addresses, self.ipam, endpoint)
+            await in_spare_thread(release_addresses, self.ipam, endpoint)
             return
         for text in (endpoint.ipv4_address, endpoint.ipv6_address):
             if text and (endpoint.id, text) not in self._not_had:

@@ -18,7 +18,7 @@ from longshore.network.options import (
     check_link_name,
     endpoint_sysctls,
 )
-from longshore.network.threads import in_thread
+from longshore.network.threads import in_spare_thread
 
 if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
@@ -93,7 +93,7 @@ async def _make_endpoint(
 
 async def _take_addresses(network: Network, endpoint: Endpoint, options: EndpointOptions) -> None:
     ipam = network.ipam
-    if not endpoint.mac_address and ipam is not None and await in_thread(ipam.needs_mac):
+    if not endpoint.mac_address and ipam is not None and await in_spare_thread(ipam.needs_mac):
         endpoint.mac_address = random_mac()
     await network.take_addresses(endpoint, options.ipv4_address, options.ipv6_address)
     if network.internal:

@@ -52,7 +52,7 @@ async def restore_sandboxes(
         kept.add(Path(record.key).name)
         await asyncio.to_thread(_rename_record, controller, sandbox)
         await _forget_resolver(record)
-        for problem in await sandbox.restore():
+        for problem in await _take_up(controller, sandbox):
             log.warning("container %s: %s", record.container_id[:12], problem)
     for record in left_over:
         await asyncio.to_thread(_remove_left_over, controller, record)
@@ -82,10 +82,29 @@ async def _forget_resolver(record: SandboxRecord) -> None:
             await asyncio.to_thread(in_network_namespace, record.key, forget_resolver)
 
 
+async def _take_up(controller: NetworkController, sandbox: Sandbox) -> list[str]:
+    """What the engine knows and does of a sandbox that is there; returns what could not be had again."""
+    problems: list[str] = []
+    for endpoint in sandbox.endpoints:
+        network = controller.networks_by_id[endpoint.network_id]
+        problems += await network.restore_addresses(endpoint)
+        network.add_endpoint(endpoint)
+        problems += controller.ports.restore(endpoint.ports)
+        try:
+            await network.in_thread(network.behaviour.restore, network, endpoint)
+        except (EngineError, OSError) as exc:
+            problems.append(f"{endpoint.name} on {network.name}: {exc}")
+    try:
+        await sandbox.serve_names()
+    except EngineError as exc:
+        problems.append(exc.message)
+    return problems
+
+
 async def _adopt(controller: NetworkController, sandbox: Sandbox) -> list[str]:
     """Take up a sandbox that another daemon made, its ports too; returns what could not be had."""
     await _forget_resolver(sandbox.record)
-    problems = await sandbox.restore()
+    problems = await _take_up(controller, sandbox)
     try:
         await move_ports(controller, sandbox)
     except EngineError as exc:

@@ -185,6 +185,11 @@ def table_text(*, ipv6: bool) -> str:
     )
 
 
+def isolation_text(*, ipv6: bool) -> str:
+    """As `table_text`, of the table of family bridge."""
+    return ISOLATION if ipv6 else ISOLATION.replace("ether type arp", "ether type { arp, ip6 }")
+
+
 def bridge_elements(bridge: BridgeRules) -> Elements:
     """What a bridge adds; of maps, the keys come with their values."""
     link = f'"{bridge.link}"'

@@ -29,7 +29,7 @@ from longshore.network.network import Network
 from longshore.network.new_endpoint import make_endpoint
 from longshore.network.publishing import as_bound, gateway_endpoint, port_options
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
-from longshore.network.threads import in_thread
+from longshore.network.threads import in_spare_thread, in_thread, to_its_end
 from longshore.tracing import span
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Sandbox:
                 await self._provide_gateway()
             except BaseException:
                 self.options.port_bindings = before
-                await self._leave(endpoint)
+                await to_its_end(self._leave(endpoint))
                 raise
             return endpoint
 
@@ -141,17 +141,17 @@ class Sandbox:
                 publish_first(self._controller, self, network, endpoint)
             undo.callback(lambda: self._controller.ports.release(endpoint.ports))
             try:
-                await in_thread(self._connect, network, endpoint)
+                await network.in_thread(self._connect, network, endpoint)
             except asyncio.CancelledError:
-                await in_thread(self._disconnect_last)
+                await network.in_thread(self._disconnect_last)
                 raise
             except OSError as exc:
                 raise System(f"failed to set up container networking: {exc}") from exc
             try:
-                await self._serve_names()
+                await self.serve_names()
                 await move_ports(self._controller, self)
             except BaseException:
-                await in_thread(self._disconnect_last)
+                await network.in_thread(self._disconnect_last)
                 raise
             undo.pop_all()
         return endpoint
@@ -159,13 +159,15 @@ class Sandbox:
     async def leave(self, endpoint: Endpoint) -> None:
         """Disconnect an endpoint and give back its addresses and ports. Nothing happens if it has left."""
         async with self._lock:
-            if endpoint not in self.endpoints:
-                return
-            await self._leave(endpoint)
-            try:
-                await self._provide_gateway()
-            except (EngineError, OSError) as exc:
-                log.error("container %s has no way out any more: %s", self.container_id[:12], exc)
+            if endpoint in self.endpoints:
+                await to_its_end(self._leave_for_others(endpoint))
+
+    async def _leave_for_others(self, endpoint: Endpoint) -> None:
+        await self._leave(endpoint)
+        try:
+            await self._provide_gateway()
+        except (EngineError, OSError) as exc:
+            log.error("container %s has no way out any more: %s", self.container_id[:12], exc)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         controller = self._controller
@@ -174,7 +176,7 @@ class Sandbox:
         network.drop_endpoint(endpoint.id)
         with network.in_motion():
             self.options.port_bindings = as_bound(self.options.port_bindings, endpoint.ports)
-            await in_thread(network.behaviour.disconnect, network, endpoint)
+            await network.in_thread(network.behaviour.disconnect, network, endpoint)
             controller.departures.begin(self.container_id, [network.id], self._remove(network, endpoint))
             await in_thread(lambda: wait_until_gone(endpoint, self._socket()))
             if network.ipam is not None:
@@ -201,7 +203,7 @@ class Sandbox:
 
     async def _remove(self, network: Network, endpoint: Endpoint) -> None:
         try:
-            await in_thread(network.behaviour.remove, network, endpoint)
+            await network.in_thread(network.behaviour.remove, network, endpoint)
         except OSError as exc:
             log.warning("cannot remove %s from %s: %s", endpoint.name, network.name, exc)
         if network.ipam is None:
@@ -248,9 +250,15 @@ class Sandbox:
                     if network := self._controller.networks_by_id.get(endpoint.network_id):
                         moving.enter_context(network.in_motion())
                         network.drop_endpoint(endpoint.id)
-                await in_thread(self._disconnect_all)
+                await self._end_all()
             for endpoint in self.endpoints:
                 self._controller.ports.release(endpoint.ports)
+
+    async def _end_all(self) -> None:
+        networks = self._controller.networks_by_id.values()
+        remote = {network.id for network in networks if network.behaviour.remote}
+        asks = any(endpoint.network_id in remote for endpoint in self.endpoints)
+        await (in_spare_thread if asks else in_thread)(self._disconnect_all)
 
     async def depart(self) -> None:
         """What `destroy` leaves for later. The record goes last: until then a crash leaves a trace."""
@@ -261,18 +269,6 @@ class Sandbox:
         await in_thread(self._controller.store.delete, "sandbox", self.id)
         self.endpoints.clear()
 
-    async def restore(self) -> list[str]:
-        """Take up a sandbox whose container still runs; returns what could not be had again."""
-        problems: list[str] = []
-        for endpoint in self.endpoints:
-            network = self._controller.networks_by_id[endpoint.network_id]
-            problems += await network.restore_addresses(endpoint)
-            network.add_endpoint(endpoint)
-            problems += self._controller.ports.restore(endpoint.ports)
-            await asyncio.to_thread(network.behaviour.restore, network, endpoint)
-        await self._serve_names()
-        return problems
-
     async def detach(self) -> None:
         """Let go of the namespace, which lives on: the engine stops and the container does not."""
         if self.resolver:
@@ -282,7 +278,7 @@ class Sandbox:
             self._rtnl.close()
             self._rtnl = None
 
-    async def _serve_names(self) -> None:
+    async def serve_names(self) -> None:
         """Start the embedded resolver once there is a network whose containers have names."""
         if self.resolver is None and self._named():
             from longshore.network.dns import Resolver

@@ -15,12 +15,17 @@ T = TypeVar("T")
 _MOST = 512
 """Threads: so many calls of plug-ins may hang before others wait for them."""
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
-"""Not the loop's own, whose few threads the rest of the engine needs."""
+"""For plug-ins: the loop's own few threads are what the rest of the engine needs."""
 
 
 async def in_thread(call: Callable[..., T], *arguments: object) -> T:
     """Run `call` in a thread and wait for its end even when cancelled: a thread cannot be stopped, and what
     it makes must be known before anything is undone."""
+    return await _to_its_end(asyncio.ensure_future(asyncio.to_thread(call, *arguments)))
+
+
+async def in_spare_thread(call: Callable[..., T], *arguments: object) -> T:
+    """As `in_thread`, for what may ask a plug-in, which may take minutes."""
     loop = asyncio.get_running_loop()
     pool = _pools.get(loop)
     if pool is None:
