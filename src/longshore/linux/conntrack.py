@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from ipaddress import ip_address
@@ -54,6 +55,10 @@ def forget_flows_of(netfilter: NetlinkSocket, addresses: Collection[str]) -> int
     return _forget(netfilter, families, is_of_address)
 
 
+_PAUSE = 0.004
+"""Seconds before a walk."""
+
+
 class FlowSweep:
     """Forgets the flows of addresses, those of several callers with one walk over all flows of the machine.
 
@@ -69,6 +74,8 @@ class FlowSweep:
         """As `forget_flows_of`; a walk that began after the call is as good as one's own. Raises OSError."""
         with self._guard:
             self._waiting.update(addresses)
+        # For others to join, and for what else is to be done: the kernel does nothing beside it on that core.
+        time.sleep(_PAUSE)
         with self._walking:
             with self._guard:
                 if self._waiting.isdisjoint(addresses):

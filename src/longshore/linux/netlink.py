@@ -58,6 +58,10 @@ class NetlinkSocket:
         self._lock = threading.Lock()
         self._sequence = 0
 
+    def fileno(self) -> int:
+        """The descriptor, for calls that are not netlink's own."""
+        return self._socket.fileno()
+
     def request(self, *messages: Message) -> None:
         """Send the messages as one write and wait until each is acknowledged.
 

@@ -6,6 +6,7 @@ Message and attribute numbers are those of linux/rtnetlink.h, linux/if_link.h an
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 import struct
 import sys
@@ -53,6 +54,8 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _RT_TABLE_MAIN = 254
 _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RTN_UNICAST = 3, 0, 253, 1
 _IFINFO = struct.Struct("=BxHiII")
+_SIOCGIFINDEX = 0x8933
+_IFREQ = struct.Struct("16s24x")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
@@ -210,6 +213,21 @@ def link_by_name(rtnl: NetlinkSocket, name: str) -> Link | None:
         if exc.errno == errno.ENODEV:
             return None
         raise
+
+
+def is_in_view(rtnl: NetlinkSocket, name: str) -> bool:
+    """Whether there is a link of that name (SIOCGIFINDEX, netdevice(7)). Raises OSError.
+
+    Unlike a message it does not wait for whoever is changing links just now, nor for who deletes this one:
+    the kernel takes it from view at once, and is done with it some 20 ms later.
+    """
+    try:
+        fcntl.ioctl(rtnl.fileno(), _SIOCGIFINDEX, _IFREQ.pack(name.encode()))
+    except OSError as exc:
+        if exc.errno == errno.ENODEV:
+            return False
+        raise
+    return True
 
 
 def links(rtnl: NetlinkSocket) -> list[Link]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -243,21 +242,13 @@ def _delete_link(name: str) -> None:
         except OSError as exc:
             failures.append(exc)
 
-    thread = Thread(target=delete, name=f"deletion of {name}")
-    thread.start()
-    while thread.is_alive() and _is_in_view(name):
-        thread.join(0.0005)
+    with closing(NetlinkSocket()) as rtnl:
+        thread = Thread(target=delete, name=f"deletion of {name}")
+        thread.start()
+        while thread.is_alive() and rtnetlink.is_in_view(rtnl, name):
+            thread.join(0.0005)
     if failures:
         raise failures[0]
-
-
-def _is_in_view(name: str) -> bool:
-    """Whether there is a link of that name. Netlink would wait for the one who deletes it."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
 
 
 def mac_of(ipv4_address: str) -> str:

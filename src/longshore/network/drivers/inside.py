@@ -64,7 +64,7 @@ def wait_until_gone(endpoint: Endpoint, rtnl: NetlinkSocket) -> None:
     if not endpoint.host_interface:
         delete_interface(endpoint, rtnl)
     for _ in range(_GLANCES):
-        if rtnetlink.link_by_name(rtnl, endpoint.interface) is None:
+        if not rtnetlink.is_in_view(rtnl, endpoint.interface):
             return
         time.sleep(_GLANCE)
 
