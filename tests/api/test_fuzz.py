@@ -34,7 +34,7 @@ FINITE = {
 """What makes answers come to an end."""
 DOCKERDS_OWN = {
     "/containers/{id}/top": "ps: ",
-    "/containers/{id}/update": r"Cannot update container \w+: stat ",
+    "/containers/{id}/update": r"Cannot update container \w+: (stat |runc did not terminate successfully: )",
     "/volumes/create": "This node is not a swarm manager",
     "/volumes/{name}": ".*swarm is unavailable$",
 }

@@ -308,6 +308,12 @@ CASES: list[Case] = [
         {"Memory": 1 << 26, "MemorySwap": -1},
         given=created(),
     ),
+    case(
+        "update: real-time while it runs",
+        "POST /containers/box/update",
+        {"CpuRealtimeRuntime": 1},
+        given=running(),
+    ),
     case("update: memory too small", "POST /containers/box/update", {"Memory": 1000}, given=created()),
     case(
         "update: restart of auto-remove",

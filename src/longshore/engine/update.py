@@ -44,7 +44,9 @@ async def _update(engine: Engine, container: Container, asked: HostConfig) -> No
         if state.RemovalInProgress or state.Dead or container.removed:
             raise Conflict('container is marked for removal and cannot be "update"')
         updated = merge_update(before, asked)
-        limits = resources(asked, engine.host)
+        # As in dockerd, real-time limits are recorded, and count from the next start on.
+        now = msgspec.structs.replace(asked, CpuRealtimePeriod=0, CpuRealtimeRuntime=0)
+        limits = resources(now, engine.host)
         if limits and state.Running and not state.Restarting:
             await engine.runtime.update(container.id, msgspec.json.encode(limits))
     except EngineError as exc:
