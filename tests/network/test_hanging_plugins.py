@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from network.machines import add
+from network.machines import add, die
 from network.office import Office
 
 from longshore.errors import Conflict, Forbidden, NotFound
@@ -192,5 +192,26 @@ def test_who_gives_up_waiting_leaves_nothing(office: Office, whole: bool) -> Non
         await add(controller, "again", port_bindings=web)
         await controller.remove_network(lan)
         await controller.stop(False)
+
+    asyncio.run(run())
+
+
+def test_a_start_waits_for_all_at_once(office: Office) -> None:
+    async def run() -> None:
+        controller = office.controller()
+        await controller.start({})
+        names = ["app", "lan1", "lan2", "lan3", "other"]
+        for number, name in enumerate(names):
+            driver, pool = "office" if "lan" in name else "bridge", f"10.90.{number}.0/24"
+            await controller.create_network(name, driver, ipam=[IPAMPool(subnet=pool)])
+        await die(controller)
+        after = office.controller()
+        async with hanging(office, "NetworkDriver.CreateNetwork"):
+            office.server.asked.clear()
+            starting = asyncio.create_task(after.start({}))
+            await asked(office, "NetworkDriver.CreateNetwork", 3)
+        await starting
+        assert [network.name for network in after.networks()] == ["none", "host", "bridge", *names]
+        await after.stop(False)
 
     asyncio.run(run())

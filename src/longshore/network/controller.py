@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from longshore.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, System
+from longshore.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from longshore.linux.netlink import NetlinkSocket
 from longshore.network.config import DEFAULT_ADDRESS_POOLS, GLOBAL_ADDRESS_POOLS, NetworkConfig
 from longshore.network.create import (
     PREDEFINED,
     config_record,
-    default_records,
     settings_of,
     user_record,
 )
@@ -29,12 +28,12 @@ from longshore.network.firewall import Firewall
 from longshore.network.foreign import admit_all, dismiss, obstacles
 from longshore.network.ipam import AddressSpace, IPAMPool
 from longshore.network.ipam_driver import BUILT_IN, RemoteIpam
-from longshore.network.lifecycle import finish_removal, take_down, take_up
+from longshore.network.lifecycle import take_down, take_up
 from longshore.network.network import Network
 from longshore.network.options import ENABLE
 from longshore.network.ports import PortAllocator
 from longshore.network.record import NetworkRecord
-from longshore.network.restore import restore_sandboxes
+from longshore.network.restore import restore_networks, restore_sandboxes
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxOptions, SandboxRecord
 from longshore.network.sharing import Sharing
@@ -90,18 +89,9 @@ class NetworkController:
         """
         await asyncio.to_thread(self._open)
         stored = await asyncio.to_thread(self.database.merge, self.store)
-        for record in [*default_records(self.config, stored), *self._user_records(stored)]:
-            try:
-                if record.in_delete:
-                    await finish_removal(self, record)
-                else:
-                    await take_up(self, record)
-            except (EngineError, OSError) as exc:
-                if record.name in PREDEFINED:
-                    raise
-                log.error("network %s cannot be restored: %s", record.name, exc)
-        known = [*self._user_records(stored), *(network.record for network in self.networks())]
-        await asyncio.to_thread(self.database.add, known)
+        await restore_networks(self, stored)
+        known = [one for one in stored if one.name not in PREDEFINED]
+        await asyncio.to_thread(self.database.add, [*known, *self.records()])
         await restore_sandboxes(self, self._sandboxes, active_sandboxes, made_elsewhere)
         if self.machine.firewall:
             try:
@@ -350,11 +340,6 @@ class NetworkController:
         """Those of all networks, and of those that are being made. May be called in threads."""
         known = [network.record for network in list(self.networks_by_id.values())]
         return [*known, *(one for id, one in list(self._making.items()) if id not in self.networks_by_id)]
-
-    def _user_records(self, stored: Sequence[NetworkRecord]) -> list[NetworkRecord]:
-        return sorted(
-            (record for record in stored if record.name not in PREDEFINED), key=lambda one: one.created
-        )
 
     # What follows blocks, and runs in threads.
 

@@ -1,10 +1,10 @@
-"""Sandboxes as the last engine left them: those that are still used are taken up, the rest is removed."""
+"""Networks and sandboxes as the last engine left them: what is still used is taken up, the rest removed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,12 @@ from longshore.linux.namespaces import (
     is_network_namespace,
     remove_network_namespace,
 )
+from longshore.network.create import PREDEFINED, default_records
 from longshore.network.foreign import forget_forwards, forget_resolver
+from longshore.network.ipam_driver import BUILT_IN
+from longshore.network.lifecycle import finish_removal, take_up
 from longshore.network.moving import move_ports
+from longshore.network.record import NetworkRecord
 from longshore.network.sandbox import Sandbox
 from longshore.network.sandbox_record import SandboxRecord
 
@@ -25,6 +29,37 @@ if TYPE_CHECKING:
     from longshore.network.controller import NetworkController
 
 log = logging.getLogger(__name__)
+
+
+async def restore_networks(controller: NetworkController, stored: Sequence[NetworkRecord]) -> None:
+    """Take up the predefined networks and those of users. Raises EngineError, OSError for the former."""
+    for record in default_records(controller.config, stored):
+        await take_up(controller, record)
+    users = sorted((one for one in stored if one.name not in PREDEFINED), key=lambda one: one.created)
+    asking = [one for one in users if _asks_plugins(controller, one)]
+    for record in users:
+        if record not in asking:
+            await _restore_network(controller, record)
+    # At once: the start waits for one plug-in that hangs, not for each of its networks.
+    await asyncio.gather(*(_restore_network(controller, record) for record in asking))
+    order = {record.id: number for number, record in enumerate(users)}
+    known = sorted(controller.networks_by_id.items(), key=lambda item: order.get(item[0], -1))
+    controller.networks_by_id.clear()
+    controller.networks_by_id.update(known)
+
+
+def _asks_plugins(controller: NetworkController, record: NetworkRecord) -> bool:
+    return record.ipam_driver not in ("", BUILT_IN, "null") or controller.drivers.find(record.driver) is None
+
+
+async def _restore_network(controller: NetworkController, record: NetworkRecord) -> None:
+    try:
+        if record.in_delete:
+            await finish_removal(controller, record)
+        else:
+            await take_up(controller, record)
+    except (EngineError, OSError) as exc:
+        log.error("network %s cannot be restored: %s", record.name, exc)
 
 
 async def restore_sandboxes(
