@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from longshore.errors import InvalidParameter
 from longshore.linux.rootfs_open import read_in_root
+from longshore.types.numbers import decimal
 
 
 class Owner(NamedTuple):
@@ -32,13 +33,14 @@ def parse_owner(text: str, root: Path) -> Owner:
 
 
 def _look_up(name: str, root: Path, file: str, kind: str) -> int:
-    if name.isascii() and name.isdigit() and int(name) < 1 << 31:
-        return int(name)
+    number = decimal(name)
+    if number is not None and number < 1 << 31:
+        return number
     content = read_in_root(root, f"/etc/{file}")
     for line in (content or b"").decode("utf-8", "surrogateescape").splitlines():
         fields = line.strip().split(":")
-        if len(fields) > 2 and fields[0] == name and fields[2].isdigit():
-            return int(fields[2])
+        if len(fields) > 2 and fields[0] == name and (id := decimal(fields[2])) is not None:
+            return id
     short = "uid" if kind == "user" else "gid"
     raise InvalidParameter(
         f"unable to convert uid/gid chown string to host mapping: can't find {short} for {kind} {name}: "

@@ -10,6 +10,7 @@ from longshore.build.dockerfile import Dockerfile
 from longshore.build.instructions import Arg, Copy, From, Instruction, Label, Run, read_instruction
 from longshore.build.patterns import clean
 from longshore.errors import InvalidParameter
+from longshore.types.numbers import decimal
 
 _ELSEWHERE = re.compile(r"[a-z]+://|git@")
 _SEVERAL = re.compile(r"[$*?\[\\]")
@@ -75,8 +76,8 @@ def find_stage(stages: Iterable[Stage], name: str) -> Stage | None:
     for stage in stages:
         if stage.begin.name and stage.begin.name == name.lower():
             found = stage
-    if found is None and name.isascii() and name.isdigit():
-        found = next((stage for stage in stages if stage.index == int(name)), None)
+    if found is None and (number := decimal(name)) is not None:
+        found = next((stage for stage in stages if stage.index == number), None)
     return found
 
 
@@ -103,7 +104,7 @@ def needed_stages(
         before = stages[: stage.index]
         names = [base_name(stage), *origins(stage.instructions)]
         found = [each for name in names if name and (each := find_stage(before, name)) is not None]
-        if (base := base_name(stage)).isdigit():
+        if decimal(base := base_name(stage)) is not None:
             # A base goes by name only.
             found = [each for each in found if str(each.index) != base or base in origins(stage.instructions)]
         needs[stage.index] = {each.index for each in found}

@@ -11,6 +11,7 @@ from longshore.errors import NotImplementedHere
 from longshore.logs.driver import LogDriver
 from longshore.logs.info import log_path
 from longshore.logs.reader import LogSource, ReadOptions, check_readable, read_logs
+from longshore.types.numbers import decimal
 from longshore.types.timestamp import parse_unix
 
 
@@ -76,4 +77,4 @@ def _moment(text: str) -> int | None:
 
 def _tail(text: str) -> int:
     """Docker takes anything that is not a number for all of it."""
-    return int(text) if text.isdigit() else -1
+    return -1 if (records := decimal(text)) is None else records

@@ -7,6 +7,7 @@ import asyncio
 from longshore.engine.engine import Engine
 from longshore.errors import Conflict, InvalidParameter, System
 from longshore.types.codec import ApiStruct
+from longshore.types.numbers import decimal
 
 
 class ContainerTopResponse(ApiStruct):
@@ -55,6 +56,6 @@ def _parse(output: str, pids: set[int]) -> ContainerTopResponse:
     for line in lines[1:]:
         # The last column, the command, may hold blanks.
         fields = line.split(None, len(titles) - 1)
-        if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
+        if len(fields) > column and decimal(fields[column]) in pids:
             processes.append(fields)
     return ContainerTopResponse(titles, processes)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from longshore.errors import InvalidParameter, System
 from longshore.layers.idmap import IdRange
+from longshore.types.numbers import decimal
 
 DEFAULT_USER = "dockremap"
 """What `default` stands for; made if it is missing, as dockerd does."""
@@ -71,8 +72,8 @@ def remapped_data_root(data_root: Path, remapping: Remapping) -> Path:
 
 def _user(name: str) -> pwd.struct_passwd:
     try:
-        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except KeyError:
+        return pwd.getpwnam(name) if (id := decimal(name)) is None else pwd.getpwuid(id)
+    except (KeyError, OverflowError):
         raise InvalidParameter(
             f"error during lookup of user {name!r} for userns-remap: no such user"
         ) from None
@@ -80,8 +81,8 @@ def _user(name: str) -> pwd.struct_passwd:
 
 def _group(name: str) -> grp.struct_group:
     try:
-        return grp.getgrgid(int(name)) if name.isdigit() else grp.getgrnam(name)
-    except KeyError:
+        return grp.getgrnam(name) if (id := decimal(name)) is None else grp.getgrgid(id)
+    except (KeyError, OverflowError):
         raise InvalidParameter(
             f"error during lookup of group {name!r} for userns-remap: no such group"
         ) from None

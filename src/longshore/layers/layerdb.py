@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from longshore.linux.files import sync_directory, write_atomically
+from longshore.types.numbers import decimal
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -152,9 +153,10 @@ class LayerDb:
             return None
         directory = self._path(chain_id)
         diff_id, size, cache_id = (_read(directory / name) for name in ("diff", "size", "cache-id"))
-        if not diff_id or not size or not cache_id or not size.isdigit() or not NAME.fullmatch(cache_id):
+        length = decimal(size or "")
+        if not diff_id or length is None or not cache_id or not NAME.fullmatch(cache_id):
             return None
-        return LayerRecord(chain_id, diff_id, _read(directory / "parent") or None, cache_id, int(size))
+        return LayerRecord(chain_id, diff_id, _read(directory / "parent") or None, cache_id, length)
 
     def _mount(self, name: str) -> MountRecord | None:
         directory = self._mounts / name

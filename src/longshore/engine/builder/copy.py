@@ -22,6 +22,7 @@ from longshore.errors import EngineError, InvalidParameter, NotFound, System
 from longshore.layers.layer import Layer
 from longshore.types.codec import valid_text
 from longshore.types.container import Config
+from longshore.types.numbers import decimal
 
 if TYPE_CHECKING:
     from longshore.engine.builder.stage import StageRun
@@ -127,7 +128,7 @@ async def _origin(stage: StageRun, wanted: _Wanted, views: ExitStack) -> tuple[P
     earlier = find_stage(stage.build.program.stages[:index], name)
     if earlier is not None:
         id = await stage.build.result(earlier)
-    elif name.isdigit() and len(name) < 5:
+    elif len(name) < 5 and decimal(name) is not None:
         raise InvalidParameter(f"invalid from flag value {name}: stage index out of bounds")
     else:
         try:

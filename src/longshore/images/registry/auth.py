@@ -98,7 +98,7 @@ class Authorizer:
         if not self._auth.identitytoken and isinstance(given.get("refresh_token"), str):
             self.identity_token = str(given["refresh_token"])
         life = given.get("expires_in")
-        return token, float(life) if isinstance(life, int | float) else _SHORTEST_LIFE
+        return token, float(life) if isinstance(life, int | float) and life < 1 << 31 else _SHORTEST_LIFE
 
     def _get(self, realm: str, parameters: dict[str, str], scopes: tuple[str, ...]) -> dict[str, object]:
         """The token server's older protocol, with a password or without."""

@@ -36,6 +36,7 @@ from longshore.images.registry.transport import (
     same_host,
 )
 from longshore.layers.layerdb import DIGEST
+from longshore.types.numbers import decimal
 from longshore.types.registry import AuthConfig
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class RepositoryClient:
         answer = self.request("HEAD", self.blob_url(digest), accepted=(200, 401, 403, 404, 405), retries=0)
         with _read(answer):
             length = answer.headers.get("Content-Length", "")
-            return int(length) if answer.status == 200 and length.isdigit() else None
+            return decimal(length) if answer.status == 200 else None
 
     def start_upload(self, mount: str = "", source: str = "") -> str:
         """The URL to upload a blob to; "" if it was mounted from the repository `source` instead."""

@@ -7,6 +7,7 @@ import os
 from typing import NamedTuple
 
 from longshore.errors import InvalidParameter
+from longshore.types.numbers import decimal
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -27,6 +28,8 @@ _KNOWN = {"386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le
     "ppc64", "ppc64le", "riscv64", "s390x", "wasm",
 }  # fmt: skip
 _SYSTEMS = {"linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "illumos", "wasip1"}
+_HIGHEST = 9
+"""Of the numbered variants; who asks for a billion gets no list of those below."""
 _ARM_VARIANTS = {"armhf": "v7", "armel": "v6", "armv7l": "v7", "armv6l": "v6", "armv8l": "v8"}
 
 
@@ -82,12 +85,15 @@ def rank(wanted: Platform, offered: Platform) -> int | None:
 def _runs(wanted: Platform) -> list[tuple[str, str]]:
     """Architectures and variants that the platform runs, best first."""
     architecture, variant = _normalise(wanted.architecture, wanted.variant)
+    level = decimal(variant[1:])
+    if level is not None and level > _HIGHEST:
+        return [(architecture, variant)]
     if architecture == "amd64":
-        level = int(variant[1:]) if variant[1:].isdigit() else 1
+        level = 1 if level is None else level
         lower = [("amd64", f"v{number}" if number > 1 else "") for number in range(level, 0, -1)]
         return [*lower, ("386", "")]
     if architecture == "arm":
-        level = int(variant[1:]) if variant[1:].isdigit() else 7
+        level = 7 if level is None else level
         return [("arm", f"v{number}") for number in range(level, 4, -1)]
     if architecture == "arm64":
         return [("arm64", variant), ("arm64", ""), *(("arm", f"v{number}") for number in range(8, 4, -1))]
@@ -96,7 +102,7 @@ def _runs(wanted: Platform) -> list[tuple[str, str]]:
 
 def _normalise(architecture: str, variant: str) -> tuple[str, str]:
     architecture, variant = architecture.lower(), variant.lower()
-    if variant.isdigit():
+    if decimal(variant) is not None:
         variant = f"v{variant}"
     variant = variant or _ARM_VARIANTS.get(architecture, "")
     architecture = _ARCHITECTURES.get(architecture, architecture)
