@@ -119,7 +119,7 @@ def test_dockerd_and_we_take_each_others_images(
 
 
 def said_of_pull(daemon: Daemon, name: str) -> set[str]:
-    """The different messages without numbers, but for those that one which comes soon after takes the place of."""
+    """The different messages without numbers, but for those whose place a later one may take."""
     answer = Client(daemon.socket, "1.41").post("/images/create", fromImage=name).expect(200)
     messages = [json.loads(line) for line in answer.body.splitlines()]
     passing = ("Waiting", "Verifying Checksum", "Download complete")
