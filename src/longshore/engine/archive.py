@@ -221,4 +221,5 @@ class _Told:
         except OSError as exc:
             if exc.errno == errno.EROFS:
                 raise Forbidden("container rootfs is marked read-only") from exc
-            raise System(f"lstat {self._path}: {(exc.strerror or str(exc)).lower()}") from exc
+            kind = InvalidParameter if "\0" in self._path else System
+            raise kind(f"lstat {self._path}: {(exc.strerror or str(exc)).lower()}") from exc
