@@ -21,7 +21,7 @@ from h2.exceptions import H2Error
 from longshore.buildkit import gomode
 from longshore.buildkit.proto import session_pb2 as pb
 from longshore.buildkit.sessions import BROKEN, Session, translate
-from longshore.buildkit.threads import in_thread, settled
+from longshore.buildkit.threads import in_thread
 from longshore.errors import InvalidParameter, Unavailable
 from longshore.layers.copying import CopyExtractor
 from longshore.layers.extract import write_all
@@ -37,6 +37,7 @@ from longshore.layers.tarstream import (
     TarEntry,
     refusing_damage,
 )
+from longshore.threads import settled
 
 _DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 _MOST_DESCRIBED = 512 << 20
@@ -249,7 +250,7 @@ class _Receiver:
             self._all_arrived = True
             self._changed.set()
             # What a thread is in the middle of goes on: nothing may be closed under it.
-            await settled(writing)
+            await settled([writing])
         writing.result()
 
     async def _take(self, writing: asyncio.Task[None]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from longshore.threads import settled
 
 T = TypeVar("T")
 
@@ -15,16 +17,4 @@ async def in_thread(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(task)
     finally:
-        await settled(task)
-
-
-async def settled(task: asyncio.Task[Any]) -> None:
-    """Wait until it has ended, whatever became of it; a cancellation waits until then, too."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
+        await settled([task])

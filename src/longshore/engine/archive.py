@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from longshore.containers.container import Container
 from longshore.engine.archive_view import container_root
-from longshore.engine.bridges import BodyReader, chunks_of, in_own_thread
+from longshore.engine.bridges import BodyReader, chunks_of
 from longshore.engine.engine import Engine
 from longshore.errors import Forbidden, InvalidParameter, NotFound, System
 from longshore.layers.compression import decompressed
@@ -28,6 +28,7 @@ from longshore.layers.tarstream import TarStream, refusing_damage
 from longshore.linux.openat import openat2
 from longshore.linux.rootfs_open import resolve_in_root
 from longshore.oci.users import resolve_user
+from longshore.threads import in_own_thread
 from longshore.types.codec import ApiStruct
 from longshore.types.timestamp import rfc3339_nano
 

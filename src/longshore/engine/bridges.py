@@ -7,16 +7,16 @@ stream is a client of the event loop, with the pace of the slower and an end to 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import io
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from longshore.errors import Abandoned
+from longshore.threads import in_own_thread, settled
 
 log = logging.getLogger(__name__)
 
@@ -87,35 +87,6 @@ class BodyReader(io.RawIOBase):
         return b"".join(chunks)
 
 
-def in_own_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Begin `work` that takes long, or waits for a client as long as the client likes.
-
-    The threads that all others share are few: who stays in one of them keeps everybody waiting.
-    """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if result.cancelled():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)  # type: ignore[arg-type]
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = work()
-        except BaseException as exc:
-            error = exc
-        with suppress(RuntimeError):  # The loop has ended: nobody is left to tell.
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="stream", daemon=True).start()
-    return result
-
-
 async def evaluated(size: int, work: Callable[[], T]) -> T:
     """Do what takes as long as a text of `size` characters is: beside the event loop if it is long."""
     return await asyncio.to_thread(work) if size > _LONG else work()
@@ -162,18 +133,6 @@ async def while_wanted(
         wanted = False
 
     return await to_its_end(lambda: work(check), undo, cancel, in_own_thread)
-
-
-async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Wait until all have ended, whatever became of them; a cancellation waits until then, too."""
-    cancelled = False
-    while pending := [task for task in tasks if not task.done()]:
-        try:
-            await asyncio.wait(pending)
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 async def messages_of(work: Callable[[Callable[[T], None]], object]) -> AsyncIterator[T]:

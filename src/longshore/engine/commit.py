@@ -13,13 +13,13 @@ import msgspec
 
 from longshore import __version__
 from longshore.containers.container import Container
-from longshore.engine.bridges import in_own_thread
 from longshore.engine.engine import Engine
 from longshore.engine.images import image_event
 from longshore.engine.merge import merge_config
 from longshore.engine.pause import container_pause, container_unpause
 from longshore.errors import Conflict, NotFound
 from longshore.images.importing import host_architecture
+from longshore.threads import in_own_thread
 from longshore.types.codec import to_plain
 from longshore.types.container import Config
 from longshore.types.timestamp import now

@@ -26,7 +26,7 @@ from longshore.build.stages import (
     read_program,
     target_stage,
 )
-from longshore.engine.bridges import BodyReader, evaluated, in_own_thread, settled, to_its_end
+from longshore.engine.bridges import BodyReader, evaluated, to_its_end
 from longshore.engine.builder.commit import StepCache
 from longshore.engine.builder.options import BuildOptions
 from longshore.engine.builder.output import BuildOutput, Message
@@ -36,6 +36,7 @@ from longshore.engine.engine import Engine
 from longshore.errors import EngineError, InvalidParameter, NotFound, System
 from longshore.images.reference import Reference
 from longshore.images.reference import parse as parse_reference
+from longshore.threads import in_own_thread, settled
 
 if TYPE_CHECKING:
     from longshore.buildkit.sessions import Session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from longshore.images.registry.transport import Cancellation
+from longshore.threads import in_own_thread, settled
 
 T = TypeVar("T")
 
@@ -27,45 +27,21 @@ async def in_thread(
     result back. Work that touches nothing but the network may be left to itself (`abandon`): it may have to
     wait for a registry that does not answer before it notices.
     """
-    loop = asyncio.get_running_loop()
     cancellation = Cancellation()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)  # type: ignore[arg-type]
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = work(cancellation)
-        except BaseException as exc:
-            error = exc
-        with contextlib.suppress(RuntimeError):  # The loop has ended: nobody is left to tell.
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=run, name="registry", daemon=True).start()
+    result = in_own_thread(lambda: work(cancellation), "registry")
     try:
         return await asyncio.shield(result)
     except asyncio.CancelledError:
         cancellation.cancel()
         result.add_done_callback(lambda done: _discard(done, discard))
         if not abandon:
-            await _settled(result)
+            await settled([result])
         raise
 
 
 def _discard(result: asyncio.Future[T], discard: Callable[[T], object]) -> None:
     if not result.cancelled() and result.exception() is None:
         threading.Thread(target=discard, args=(result.result(),), daemon=True).start()
-
-
-async def _settled(future: asyncio.Future[T]) -> None:
-    while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
 
 
 class Slots:
